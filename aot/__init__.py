@@ -1,0 +1,1 @@
+"""Kernel source -> variants -> cubins and one manifest -> C++ registry. Imports triton, never torch."""

@@ -1,0 +1,1 @@
+"""Only @triton.jit functions; one file per kernel family."""

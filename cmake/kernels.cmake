@@ -1,0 +1,24 @@
+# Compiles aot/ into CONVT_REGISTRY_SOURCES: the variants' table and their images.
+# Images are kept by content hash beside the manifest, so a rebuild compiles only what changed.
+
+set(aot_folder ${PROJECT_BINARY_DIR}/aot)
+set(generated_folder ${PROJECT_BINARY_DIR}/generated)
+file(GLOB_RECURSE aot_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/aot/*.py)
+
+add_custom_command(
+  OUTPUT ${aot_folder}/manifest.json
+  COMMAND ${Python_EXECUTABLE} -m aot.compile --archs "${CONVT_CUDA_ARCHS}" --out ${aot_folder}
+  WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
+  DEPENDS ${aot_sources}
+  COMMENT "Compiling kernels for ${CONVT_CUDA_ARCHS}"
+  USES_TERMINAL VERBATIM)
+
+add_custom_command(
+  OUTPUT ${generated_folder}/registry_data.cpp ${generated_folder}/registry_data.S
+  COMMAND ${Python_EXECUTABLE} -m aot.embed --manifest ${aot_folder}/manifest.json --out ${generated_folder}
+  WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
+  DEPENDS ${aot_folder}/manifest.json ${PROJECT_SOURCE_DIR}/aot/embed.py
+  COMMENT "Embedding kernels"
+  VERBATIM)
+
+set(CONVT_REGISTRY_SOURCES ${generated_folder}/registry_data.cpp ${generated_folder}/registry_data.S)

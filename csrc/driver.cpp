@@ -1,0 +1,56 @@
+#include "driver.hpp"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <sstream>
+
+#include "convt/launch.hpp"
+
+namespace convt {
+namespace {
+
+// After cuda.h's renaming: cuCtxPushCurrent is exported as cuCtxPushCurrent_v2.
+#define CONVT_SYMBOL_NAME(call) #call
+#define CONVT_SYMBOL(call) CONVT_SYMBOL_NAME(call)
+
+Driver open_driver() {
+  const char* override_path = std::getenv("CONVT_LIBCUDA");
+  const char* path = override_path ? override_path : "libcuda.so.1";
+  void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (!library)
+    throw DriverError(std::string("convt: no CUDA driver: ") + dlerror() +
+                      " (install the NVIDIA driver, or set CONVT_LIBCUDA to its libcuda.so.1)");
+  Driver driver;
+#define CONVT_DRIVER_CALL(call)                                                                \
+  driver.call = reinterpret_cast<decltype(driver.call)>(dlsym(library, CONVT_SYMBOL(call)));   \
+  if (!driver.call)                                                                            \
+    throw DriverError("convt: the CUDA driver has no " CONVT_SYMBOL(call) ": convt needs a driver " \
+                      "for CUDA 12.0 or newer (525 or newer)");
+  CONVT_DRIVER_CALLS(CONVT_DRIVER_CALL)
+#undef CONVT_DRIVER_CALL
+  CONVT_CHECK(driver, cuInit, 0);
+  return driver;
+}
+
+}  // namespace
+
+const Driver& Driver::get() {
+  // Never closed: kernels may still run while static objects are destroyed.
+  static const Driver* driver = new Driver(open_driver());
+  return *driver;
+}
+
+void Driver::fail(CUresult result, const char* call, const Plan* plan) const {
+  const char* error = nullptr;
+  const char* text = nullptr;
+  cuGetErrorName(result, &error);
+  cuGetErrorString(result, &text);
+  std::ostringstream out;
+  out << "convt: " << call << " failed: " << (error ? error : "unknown error") << " ("
+      << static_cast<int>(result) << (text ? std::string(", ") + text : "") << ')';
+  if (plan) out << "\n  while running " << plan->str();
+  throw DriverError(out.str());
+}
+
+}  // namespace convt
