@@ -102,15 +102,16 @@ def compile_image(variant: Variant, arch: int, folder: Path) -> dict[str, object
             raise CompileError(f"{variant.name} for sm_{arch} does not compile: {error}") from error
     metadata, cubin = compiled.metadata, compiled.asm["cubin"]
     usage = _resources(cubin)
-    unfit = [
-        (usage["spilled_bytes"], "spills registers: {} bytes of stack"),
-        (metadata.global_scratch_size, "asks for {} bytes of global scratch"),
-        (metadata.profile_scratch_size, "asks for {} bytes of profile scratch"),
-        (max(0, metadata.shared - SHARED_LIMIT[arch] * 1024), "uses {} bytes too much shared memory"),
-    ]
-    for amount, text in unfit:
-        if amount:
-            raise CompileError(f"{variant.name} for sm_{arch} {text.format(amount)}")
+    excess = max(0, metadata.shared - SHARED_LIMIT[arch] * 1024)
+    unfit = {
+        "spills registers: {} bytes of stack": usage["spilled_bytes"],
+        "asks for {} bytes of global scratch": metadata.global_scratch_size,
+        "asks for {} bytes of profile scratch": metadata.profile_scratch_size,
+        "uses {} bytes too much shared memory": excess,
+    }
+    reasons = [text.format(amount) for text, amount in unfit.items() if amount]
+    if reasons:
+        raise CompileError(f"{variant.name} for sm_{arch} {' and '.join(reasons)}")
 
     images = {"cubin": cubin}
     if arch == PTX_ARCH:

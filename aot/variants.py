@@ -78,7 +78,7 @@ class Variant:
         if not self.aligned:
             return 1
         if parameter in POINTERS:
-            return 16
+            return 1 if parameter == "bias" else 16  # a bias may be a slice; it is read as scalars
         aligned = (*STRIDES, "group_in", "group_out")
         return 16 // DTYPE_BYTES[self.dtype] if parameter in aligned else 1
 

@@ -209,7 +209,7 @@ Problem Problem::of(const TensorDesc& input, const TensorDesc& weight, const Ten
   problem.layout = channels_last ? Layout::nhwc : Layout::nchw;
   problem.precision = precision;
   problem.bias = bias != nullptr;
-  problem.aligned = input.aligned && weight.aligned;
+  problem.aligned = input.aligned;
   problem.validate();
   return problem;
 }

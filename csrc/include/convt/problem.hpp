@@ -61,7 +61,7 @@ struct Problem {
   Layout layout = Layout::nchw;
   Precision precision = Precision::tf32;
   bool bias = false;
-  bool aligned = true;  // input and output start on 16-byte boundaries
+  bool aligned = true;  // the input starts on a 16-byte boundary
 
   bool operator==(const Problem&) const = default;
 

@@ -1,0 +1,49 @@
+# make demo | test | lint | format | wheel | clean. Everything lives in build/.
+PYTHON ?= python3
+VENV ?= build/venv
+# The target, and this machine's GPU if there is one.
+CONVT_CUDA_ARCHS ?= $(shell (echo 89; nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null \
+  | tr -d . | grep -xE '80|86|89|90|100|120') | sort -nu | paste -sd,)
+export CONVT_CUDA_ARCHS
+
+BIN := $(VENV)/bin
+DEPENDENCIES := $(VENV)/.dependencies
+INSTALLED := $(VENV)/.convt-$(CONVT_CUDA_ARCHS)
+SOURCES := $(shell find aot cmake csrc python -type f -not -path '*/__pycache__/*') \
+           CMakeLists.txt pyproject.toml VERSION
+CXX_SOURCES := $(shell find csrc tests -name '*.[ch]' -o -name '*.[ch]pp')
+
+.PHONY: demo test lint format wheel clean
+
+demo: $(INSTALLED)  ## build, install, run the headline layer
+	$(BIN)/python -m examples.headline
+
+test: $(INSTALLED)  ## the CPU suite, and the GPU suite where there is one
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
+
+format: $(DEPENDENCIES)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+wheel: $(DEPENDENCIES)
+	$(BIN)/pip wheel --no-deps --no-build-isolation --wheel-dir dist .
+
+clean:
+	rm -rf build dist
+
+$(DEPENDENCIES): requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(INSTALLED): $(DEPENDENCIES) $(SOURCES)
+	rm -f $(VENV)/.convt-*
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
+	touch $@

@@ -1,0 +1,46 @@
+"""Run a plan in Triton's interpreter, on the CPU: the very kernel, grid and arguments of a launch.
+
+TRITON_INTERPRET=1 must be set before triton is imported anywhere in the process.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from triton.runtime import interpreter
+
+
+_create_dot = interpreter.InterpreterBuilder.create_dot
+
+
+def _widened(value: interpreter.TensorHandle) -> interpreter.TensorHandle:
+    if value.dtype != interpreter.tl.bfloat16:
+        return value
+    data = (value.data.astype(np.uint32) << 16).view(np.float32)
+    return interpreter.TensorHandle(data, interpreter.tl.float32)
+
+
+def _create_dot_bf16(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+    """Triton 3.6's multiplies bf16 bit patterns as integers: widen them, as it does 8-bit floats."""
+    return _create_dot(self, _widened(a), _widened(b), *rest)
+
+
+def launch(plan: Any, variant: dict[str, Any], x: Any, weight: Any, bias: Any, y: Any) -> None:
+    """Fill y as the GPU would.
+
+    plan: a `convt._C.Plan`; variant: its entry of `convt._C.variants()`. The tensors lie as the
+    launcher passes them: x and y dense in the plan's layout, weight packed, bias maybe None.
+    """
+    kernel = getattr(importlib.import_module(f"aot.kernels.{variant['family']}"), variant["symbol"])
+    with mock.patch.object(interpreter.InterpreterBuilder, "create_dot", _create_dot_bf16):
+        kernel[plan.grid](
+            x=x,
+            weight=weight,
+            bias=x if bias is None else bias,  # any address: has_bias is 0, nothing reads it
+            y=y,
+            **plan.arguments,
+            **variant["constants"],
+        )

@@ -1,0 +1,112 @@
+"""Every layer of layers.json: convt beside cuDNN (benchmark mode, same layout, same process).
+
+    python -m benchmarks.zoo --out zoo.json [--layouts nchw,nhwc] [--match REGEX]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import convt
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.timing import environment, graph_us, relative_error
+
+LAYERS = Path(__file__).parent / "layers.json"
+DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+# Ceilings measured on the H200 (a copy, an 8192^3 matmul): bytes/s and flop/s.
+BYTES_PER_S = 4.4e12
+FLOPS = {"f32": 411e12, "f16": 657e12, "bf16": 657e12}
+
+
+def measure(layer: dict[str, Any], layout: str) -> dict[str, Any]:
+    dtype = DTYPES[layer["dtype"]]
+    shape = (layer["batch"], layer["in_channels"], layer["in_h"], layer["in_w"])
+    geometry = {k: tuple(layer[k]) for k in ("stride", "padding", "output_padding", "dilation")}
+    geometry["groups"] = layer["groups"]
+    module = convt.ConvTranspose2d(
+        layer["in_channels"], layer["out_channels"], tuple(layer["kernel"]), bias=layer["bias"],
+        device="cuda", dtype=dtype, **geometry,
+    ).to(memory_format=FORMATS[layout])  # fmt: skip
+    x = torch.randn(shape, device="cuda", dtype=dtype).contiguous(memory_format=FORMATS[layout])
+
+    def aten() -> torch.Tensor:
+        return F.conv_transpose2d(x, module.weight, module.bias, **geometry)
+
+    with torch.inference_mode():
+        plan = convt.explain(x, module.weight, module.bias, **geometry)
+        y, expected = module(x), aten()
+        if y.stride() != expected.stride():
+            raise AssertionError(f"{layer['id']}: strides {y.stride()}, ATen's {expected.stride()}")
+        problem = plan.problem
+        floor = max(problem.min_bytes / BYTES_PER_S, problem.flops / FLOPS[layer["dtype"]])
+        reference = F.conv_transpose2d(
+            x[:1].double(), module.weight.double(),
+            None if module.bias is None else module.bias.double(), **geometry,
+        )  # fmt: skip
+        return {
+            "id": layer["id"],
+            "dtype": layer["dtype"],
+            "layout": layout,
+            "floor_us": 1e6 * floor,
+            "aten_us": graph_us(aten),
+            "convt_us": graph_us(lambda: module(x)),
+            "aten_error": relative_error(expected[:1], reference),
+            "convt_error": relative_error(y[:1], reference),
+            "variant": plan.variant or f"ATen: {plan.reason}",
+        }
+
+
+def geomean(values: list[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    table = Table("layer", "layout", "floor us", "cuDNN us", "convt us", "speed-up", "error", "variant")
+    for row in rows:
+        table.add_row(
+            row["id"], row["layout"], f"{row['floor_us']:.1f}", f"{row['aten_us']:.1f}",
+            f"{row['convt_us']:.1f}", f"{row['aten_us'] / row['convt_us']:.2f}",
+            f"{row['convt_error']:.1e}", row["variant"],
+        )  # fmt: skip
+    Console(width=150).print(table)
+    for layout in sorted({row["layout"] for row in rows}):
+        some = [row for row in rows if row["layout"] == layout]
+        speedups = [row["aten_us"] / row["convt_us"] for row in some]
+        print(
+            f"{layout}: {len(some)} layers, speed-up over cuDNN {geomean(speedups):.2f} (geometric mean), "
+            f"faster on {sum(s > 1 for s in speedups)}, share of the floor "
+            f"{geomean([row['floor_us'] / row['convt_us'] for row in some]):.1%} "
+            f"(cuDNN {geomean([row['floor_us'] / row['aten_us'] for row in some]):.1%})"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--layouts", default="nchw,nhwc")
+    parser.add_argument("--match", default="", help="only layers whose id this regular expression finds")
+    arguments = parser.parse_args()
+    torch.backends.cudnn.benchmark = True
+    layers = [row for row in json.loads(LAYERS.read_text()) if re.search(arguments.match, row["id"])]
+    todo = [(layer, layout) for layout in arguments.layouts.split(",") for layer in layers]
+    rows = []
+    for layer, layout in track(todo, "timing"):
+        rows.append(measure(layer, layout))
+        torch.cuda.empty_cache()
+    arguments.out.write_text(json.dumps({**environment(), "rows": rows}, indent=1) + "\n")
+    show(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The headline layer: KernelBench level 1 #81, a stride-5, dilation-2 decoder layer of 831 MB output.
+
+On a GPU: time against cuDNN, bandwidth, share of the write floor, error. Without one: the plan for
+an RTX 4090, and the kernel's own arithmetic in Triton's interpreter on a crop.
+"""
+
+import os
+
+import torch
+import torch.nn.functional as F
+
+LAYER = {"stride": 5, "padding": 1, "dilation": 2}
+
+
+def relative_error(output: torch.Tensor, reference: torch.Tensor) -> float:
+    return ((output.double() - reference).norm() / reference.norm()).item()
+
+
+def median_ms(function, repetitions: int = 50) -> float:
+    """Median GPU time of a call, by events around each."""
+    for _ in range(5):
+        function()
+    events = [[torch.cuda.Event(enable_timing=True) for _ in "se"] for _ in range(repetitions)]
+    for start, end in events:
+        start.record()
+        function()
+        end.record()
+    torch.cuda.synchronize()
+    return sorted(start.elapsed_time(end) for start, end in events)[repetitions // 2]
+
+
+def on_gpu() -> None:
+    import convt
+
+    torch.backends.cudnn.benchmark = True
+    x = torch.randn(16, 32, 64, 128, device="cuda")
+    model = convt.ModelNew(32, 64, 3, stride=5, padding=1, dilation=2).cuda()
+    weight = model.conv.weight
+    with torch.inference_mode():
+        y = model(x)
+        reference = F.conv_transpose2d(x[:2].double(), weight.double(), **LAYER)
+        runs = {
+            "write floor": lambda: y.fill_(0.5),
+            "cuDNN": lambda: F.conv_transpose2d(x, weight, **LAYER),
+            "convt": lambda: model(x),
+        }
+        print(convt.explain(x, weight, **LAYER), "\n")
+        times = {name: median_ms(function) for name, function in runs.items()}
+        errors = {
+            "cuDNN": relative_error(F.conv_transpose2d(x[:2], weight, **LAYER), reference),
+            "convt": relative_error(model(x)[:2], reference),
+        }
+    bytes_written = y.numel() * y.element_size()
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+    print(f"{'':12} {'ms':>8} {'GB/s':>8} {'of floor':>9} {'error':>9}")
+    for name, ms in times.items():
+        share = f"{times['write floor'] / ms:9.0%}"
+        error = f"{errors[name]:9.1e}" if name in errors else ""
+        print(f"{name:12} {ms:8.3f} {bytes_written / ms / 1e6:8.0f} {share} {error}")
+
+
+def without_gpu() -> None:
+    os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
+    import convt
+
+    x = torch.empty(16, 32, 64, 128, device="meta")
+    weight = torch.empty(32, 64, 3, 3, device="meta")
+    print("No CUDA device here. On an RTX 4090 this layer would run as\n ", end="")
+    print(convt.explain(x, weight, **LAYER, arch="sm_89"), "\n")
+
+    from aot.interpret import launch
+
+    x, weight = torch.randn(1, 32, 3, 6), torch.randn(32, 64, 3, 3)
+    plan = convt.explain(x, weight, **LAYER, arch="sm_89")
+    variant = next(v for v in convt._C.variants() if v["name"] == plan.variant)
+    reference = F.conv_transpose2d(x.double(), weight.double(), **LAYER)
+    y = torch.full(reference.shape, float("nan"))
+    launch(plan, variant, x, weight.permute(0, 2, 3, 1).contiguous(), None, y)
+    print(f"Its arithmetic on a crop, in Triton's interpreter: {plan.variant},")
+    print(f"relative error {relative_error(y, reference):.1e} against fp64 (of {tuple(y.shape)})")
+
+
+if __name__ == "__main__":
+    on_gpu() if torch.cuda.is_available() else without_gpu()

@@ -1,0 +1,116 @@
+// A stand-in for libcuda.so.1: prints every call to the file FAKE_CUDA_LOG, pretends to have
+// FAKE_CUDA_DEVICES devices of capability FAKE_CUDA_ARCH, and fails the call FAKE_CUDA_FAIL with
+// error FAKE_CUDA_ERROR. FAKE_CUDA_PARAMETERS parameters of a launch are printed as 64-bit words.
+#include <cuda.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int number(const char* name, int otherwise) {
+  const char* text = getenv(name);
+  return text ? atoi(text) : otherwise;
+}
+
+static CUresult call(const char* name, const char* format, ...) {
+  FILE* log = fopen(getenv("FAKE_CUDA_LOG"), "a");
+  va_list arguments;
+  va_start(arguments, format);
+  fprintf(log, "%s ", name);
+  vfprintf(log, format, arguments);
+  fprintf(log, "\n");
+  va_end(arguments);
+  fclose(log);
+  const char* failing = getenv("FAKE_CUDA_FAIL");
+  return failing && !strcmp(failing, name) ? (CUresult)number("FAKE_CUDA_ERROR", 999)
+                                           : CUDA_SUCCESS;
+}
+
+static int current = 0;
+
+CUresult cuInit(unsigned flags) { return call("cuInit", "%u", flags); }
+CUresult cuDriverGetVersion(int* version) {
+  *version = 13000;
+  return CUDA_SUCCESS;
+}
+CUresult cuGetErrorName(CUresult error, const char** text) {
+  (void)error;
+  *text = "CUDA_ERROR_FAKE";
+  return CUDA_SUCCESS;
+}
+CUresult cuGetErrorString(CUresult error, const char** text) {
+  (void)error;
+  *text = "a fake error";
+  return CUDA_SUCCESS;
+}
+CUresult cuDeviceGetCount(int* count) {
+  *count = number("FAKE_CUDA_DEVICES", 2);
+  return call("cuDeviceGetCount", "");
+}
+CUresult cuDeviceGet(CUdevice* device, int ordinal) {
+  *device = ordinal;
+  return ordinal < number("FAKE_CUDA_DEVICES", 2) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+}
+CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice device) {
+  const int arch = number("FAKE_CUDA_ARCH", 89);
+  *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? arch / 10 : arch % 10;
+  return call("cuDeviceGetAttribute", "%d %d", attribute, device);
+}
+CUresult cuCtxGetDevice(CUdevice* device) {
+  *device = current;
+  return CUDA_SUCCESS;
+}
+CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
+  *context = (CUcontext)(size_t)(device + 1);
+  return call("cuDevicePrimaryCtxRetain", "%d", device);
+}
+CUresult cuCtxPushCurrent(CUcontext context) {
+  current = (int)(size_t)context - 1;
+  return call("cuCtxPushCurrent", "%d", current);
+}
+CUresult cuCtxPopCurrent(CUcontext* context) {
+  *context = NULL;
+  const CUresult result = call("cuCtxPopCurrent", "%d", current);
+  current = 0;
+  return result;
+}
+CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
+  static CUstreamCaptureMode now = CU_STREAM_CAPTURE_MODE_GLOBAL;
+  const CUstreamCaptureMode old = now;
+  now = *mode;
+  *mode = old;
+  return call("cuThreadExchangeStreamCaptureMode", "%d", now);
+}
+CUresult cuLibraryLoadData(CUlibrary* library, const void* code, CUjit_option* jit_options,
+                           void** jit_values, unsigned jit_count,
+                           CUlibraryOption* library_options, void** library_values,
+                           unsigned library_count) {
+  (void)jit_options, (void)jit_values, (void)library_options, (void)library_values;
+  *library = (CUlibrary)code;
+  return call("cuLibraryLoadData", "%.3s %u %u", (const char*)code + (*(const char*)code == 127),
+              jit_count, library_count);
+}
+CUresult cuLibraryGetKernel(CUkernel* kernel, CUlibrary library, const char* name) {
+  *kernel = (CUkernel)library;
+  return call("cuLibraryGetKernel", "%s", name);
+}
+CUresult cuKernelGetFunction(CUfunction* function, CUkernel kernel) {
+  *function = (CUfunction)kernel;
+  return call("cuKernelGetFunction", "on %d", current);
+}
+CUresult cuKernelSetAttribute(CUfunction_attribute attribute, int value, CUkernel kernel,
+                              CUdevice device) {
+  (void)kernel;
+  return call("cuKernelSetAttribute", "%d %d on %d", attribute, value, device);
+}
+CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                        unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
+                        CUstream stream, void** parameters, void** extra) {
+  (void)function, (void)extra;
+  char text[2048] = "";
+  for (int i = 0, length = 0; i < number("FAKE_CUDA_PARAMETERS", 0); ++i)
+    length += snprintf(text + length, sizeof text - (size_t)length, " %lld",
+                       *(const long long*)parameters[i]);
+  return call("cuLaunchKernel", "%u %u %u | %u %u %u | %u | %zu | on %d |%s", grid_x, grid_y,
+              grid_z, block_x, block_y, block_z, shared, (size_t)stream, current, text);
+}

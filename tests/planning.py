@@ -1,0 +1,67 @@
+"""Problems and plans from plain sizes, for tests that need no tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from convt import _C
+
+
+def contiguous_strides(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    strides, step = [], 1
+    for size in reversed(sizes):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
+
+
+def channels_last_strides(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    _, c, h, w = sizes
+    return (h * w * c, 1, w * c, c)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A transposed convolution by its numbers; pairs are (height, width)."""
+
+    batch: int = 1
+    in_channels: int = 1
+    out_channels: int = 1
+    size: tuple[int, int] = (4, 5)
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    output_padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    bias: bool = False
+    why: str = field(default="", compare=False)
+
+    def problem(
+        self, dtype: str = "f32", precision: str = "fp32", layout: str = "nchw", aligned: bool = True
+    ) -> _C.Problem:
+        sizes = (self.batch, self.in_channels, *self.size)
+        weight = (self.in_channels, self.out_channels // self.groups, *self.kernel)
+        strides = channels_last_strides if layout == "nhwc" else contiguous_strides
+        bias = ((self.out_channels,), (1,), dtype, True) if self.bias else None
+        return _C.problem_of(
+            (sizes, strides(sizes), dtype, aligned),
+            (weight, contiguous_strides(weight), dtype, True),
+            bias,
+            self.stride,
+            self.padding,
+            self.output_padding,
+            self.dilation,
+            self.groups,
+            precision,
+        )
+
+
+HEADLINE = Layer(
+    16, 32, 64, (64, 128), (3, 3), (5, 5), (1, 1), dilation=(2, 2), why="KernelBench level 1 #81"
+)
+
+
+def variants() -> dict[str, dict[str, Any]]:
+    return {variant["name"]: variant for variant in _C.variants()}

@@ -1,0 +1,97 @@
+"""Every kernel family in Triton's interpreter, with the grid and arguments of the C++ plan."""
+
+import pytest
+import torch
+from convt import _C
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aot.interpret import launch
+from tests.planning import Layer, variants
+from tests.reference import DTYPES, assert_close, reference
+
+ARCH = 89 if 89 in _C.architectures("cubin") else _C.architectures("cubin")[0]
+VARIANTS = variants()
+
+LAYERS = [
+    Layer(2, 5, 7, (4, 6), (3, 3), (2, 2), (1, 1), (1, 1), bias=True, why="channels of no multiple"),
+    Layer(1, 32, 16, (3, 5), (3, 3), (5, 5), (1, 1), dilation=(2, 2), why="phases without taps"),
+    Layer(1, 8, 8, (3, 5), (4, 3), (4, 6), (1, 2), dilation=(2, 3), groups=2, bias=True,
+          why="gcd(stride, dilation) of 2 and 3"),
+    Layer(1, 8, 8, (3, 5), (4, 3), (4, 6), (1, 2), (1, 3), (6, 4), why="dilation over stride"),
+    Layer(1, 48, 40, (2, 3), (4, 4), (2, 2), (1, 1), bias=True, why="several channel steps and tiles"),
+    Layer(3, 4, 4, (1, 1), (4, 4), (1, 1), why="1x1 input: several images in one program"),
+    Layer(1, 3, 2, (1, 70), (1, 16), (1, 8), (0, 4), bias=True, why="a vocoder's layer, height 1"),
+    Layer(2, 6, 6, (5, 4), (3, 5), (2, 1), (0, 2), (1, 0), groups=6, why="depthwise, mixed strides"),
+    Layer(1, 4, 4, (6, 6), (2, 2), (1, 1), (3, 3), why="padding beyond the kernel crops inputs"),
+    Layer(1, 2, 2, (3, 3), (1, 1), (3, 3), (0, 0), (2, 2), bias=True, why="kernel under the stride"),
+]  # fmt: skip
+
+
+def check(layer, dtype="f32", precision="fp32", layout="nchw"):
+    chosen = _C.plan(layer.problem(dtype, precision, layout), _C.Target(ARCH))
+    variant = VARIANTS[chosen.variant]
+    memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
+    torch_dtype = DTYPES[dtype]
+    x = torch.randn(layer.batch, layer.in_channels, *layer.size).to(torch_dtype)
+    weight = torch.randn(layer.in_channels, layer.out_channels // layer.groups, *layer.kernel)
+    weight = weight.to(torch_dtype)
+    bias = torch.randn(layer.out_channels).to(torch_dtype) if layer.bias else None
+    expected = reference(x, weight, bias, layer)
+    y = torch.full(expected.shape, float("nan"), dtype=torch_dtype)
+    y = y.contiguous(memory_format=memory_format)
+    x = x.contiguous(memory_format=memory_format)
+    launch(chosen, variant, x, weight.permute(0, 2, 3, 1).contiguous(), bias, y)
+    assert_close(y, expected, dtype, precision)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.why)
+def test_geometry(layer, layout):
+    check(layer, layout=layout)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize(
+    ("dtype", "precision"), [("f32", "tf32"), ("f32", "fp16"), ("f16", "fp32"), ("bf16", "fp32")]
+)
+def test_dtype_and_precision(dtype, precision, layout):
+    check(Layer(2, 20, 17, (4, 6), (3, 3), (2, 2), (1, 1), (1, 1), bias=True), dtype, precision, layout)
+
+
+def test_nan_and_infinity_reach_the_output():
+    layer = Layer(1, 16, 16, (2, 2), (1, 1))
+    x = torch.zeros(1, 16, 2, 2)
+    x[0, 0, 0, 0] = float("nan")
+    x[0, 0, 1, 1] = float("inf")
+    chosen = _C.plan(layer.problem("f32", "tf32"), _C.Target(ARCH))
+    variant = VARIANTS[chosen.variant]
+    y = torch.zeros(1, 16, 2, 2)
+    launch(chosen, variant, x, torch.ones(16, 1, 1, 16), None, y)
+    assert y[0, :, 0, 0].isnan().all()
+    assert y[0, :, 1, 1].isposinf().all()
+    assert (y[0, :, 0, 1] == 0).all()
+
+
+axis = st.tuples(
+    st.integers(1, 5),  # size
+    st.integers(1, 4),  # kernel
+    st.integers(1, 5),  # stride
+    st.integers(0, 2),  # padding
+    st.integers(1, 4),  # dilation
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(h=axis, w=axis, groups=st.integers(1, 2), layout=st.sampled_from(["nchw", "nhwc"]))
+def test_any_geometry(h, w, groups, layout):
+    size, kernel, stride, padding, dilation = zip(h, w, strict=True)
+    layer = Layer(
+        2, 4 * groups, 3 * groups, size, kernel, stride, padding, (0, 0), dilation, groups, True
+    )
+    out = [
+        (size[i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + 1 for i in (0, 1)
+    ]
+    if min(out) < 1:
+        return
+    check(layer, layout=layout)

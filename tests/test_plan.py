@@ -1,0 +1,156 @@
+"""Planning is pure: every rule is checked here, without a GPU."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from convt import _C
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.planning import HEADLINE, Layer, variants
+
+ARCH = _C.architectures("cubin")[0]
+VARIANTS = variants()
+
+
+def plan(layer, arch=ARCH, kind="cubin", **problem):
+    return _C.plan(layer.problem(**problem), _C.Target(arch, kind))
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize(
+    ("dtype", "precision"),
+    [("f32", "fp32"), ("f32", "tf32"), ("f32", "fp16"), ("f16", "tf32"), ("bf16", "tf32")],
+)
+def test_every_dtype_layout_and_precision_is_served(dtype, precision, layout):
+    chosen = plan(HEADLINE, dtype=dtype, precision=precision, layout=layout)
+    assert chosen.served
+    variant = VARIANTS[chosen.variant]
+    assert (variant["dtype"], variant["layout"]) == (dtype, layout)
+    if dtype == "f32":
+        assert variant["precision"] == precision
+
+
+def test_plan_is_deterministic_and_prints_itself():
+    chosen = plan(HEADLINE)
+    assert repr(chosen) == repr(plan(HEADLINE))
+    for part in (chosen.variant, f"sm_{ARCH}", "grid", "[16, 32, 64, 128] -> [16, 64, 318, 638]"):
+        assert part in repr(chosen)
+
+
+def test_ptx_plan_says_that_the_driver_compiles():
+    chosen = plan(HEADLINE, arch=89, kind="ptx")
+    assert chosen.served
+    assert "PTX, which the driver compiles at first use" in repr(chosen)
+
+
+@pytest.mark.parametrize(
+    ("layer", "problem", "reason"),
+    [
+        (HEADLINE, {"dtype": "other"}, "only fp32, fp16 and bf16 have kernels"),
+        (HEADLINE, {"arch": 0}, "no kernel image runs on this device"),
+        (replace(HEADLINE, batch=0), {}, "the output is empty"),
+        (Layer(stride=(40000, 1)), {}, "a stride is over 32768"),
+        (Layer(size=(1, 2**31)), {}, "a size is over 2^30"),
+        (Layer(batch=2**29, kernel=(1, 1), stride=(30, 30)), {}, "more programs than a grid has"),
+    ],
+)
+def test_what_no_kernel_serves_goes_to_aten_with_the_reason(layer, problem, reason):
+    chosen = plan(layer, **problem)
+    assert not chosen.served
+    assert chosen.variant is None
+    assert reason in chosen.reason
+    assert repr(chosen).startswith(f"ATen: {chosen.reason}")
+
+
+def test_vectors_need_aligned_tensors_and_channels():
+    layer = Layer(2, 64, 64, (32, 32))
+    assert VARIANTS[plan(layer, layout="nhwc").variant]["aligned"]
+    assert not VARIANTS[plan(layer, layout="nhwc", aligned=False).variant]["aligned"]
+    odd = replace(layer, in_channels=66, out_channels=66)
+    assert not VARIANTS[plan(odd, layout="nhwc").variant]["aligned"]
+    # Eight fp16 lanes in a group: 64 channels in 16 groups have four.
+    grouped = replace(layer, groups=16)
+    assert not VARIANTS[plan(grouped, layout="nhwc", dtype="f16").variant]["aligned"]
+    assert VARIANTS[plan(grouped, layout="nhwc", dtype="f32").variant]["aligned"]
+
+
+def test_offsets_are_64_bit_only_where_an_image_needs_them():
+    big_batch = Layer(512, 64, 64, (256, 256), (2, 2), (2, 2), why="2^33 outputs, 2^24 an image")
+    big_image = Layer(1, 64, 64, (4096, 4096), (2, 2), (2, 2), why="2^32 outputs in one image")
+    assert not VARIANTS[plan(big_batch).variant]["wide"]
+    assert VARIANTS[plan(big_image).variant]["wide"]
+
+
+@pytest.mark.parametrize(
+    ("arch", "force", "jit", "expected"),
+    [
+        (89, 0, True, (89, "cubin")),
+        (75, 0, True, (0, "cubin")),
+        (121, 0, True, (89, "ptx")),
+        (121, 0, False, (0, "cubin")),
+        (90, 89, True, (89, "ptx")),
+        (90, 89, False, (0, "cubin")),
+    ],
+)
+def test_target_selection(arch, force, jit, expected):
+    target = _C.select_target(arch, force, jit)
+    assert (target.arch, target.kind) == expected
+
+
+def test_architecture_specific_cubins_do_not_load_elsewhere():
+    # sm_90 code is compiled for sm_90a; it would fail to load on a (hypothetical) 9.1.
+    assert _C.select_target(91, 0, False).arch == 0
+
+
+def expected_arguments(layer):
+    """What the kernel is told of the geometry, in plain Python."""
+    values = {}
+    for axis, name in enumerate("hw"):
+        s, d, k = layer.stride[axis], layer.dilation[axis], layer.kernel[axis]
+        out = (
+            (layer.size[axis] - 1) * s - 2 * layer.padding[axis] + d * (k - 1)
+            + layer.output_padding[axis] + 1
+        )  # fmt: skip
+        gcd = math.gcd(s, d)
+        period = s // gcd
+        values |= {
+            f"gcd_{name}": gcd,
+            f"tap_period_{name}": period,
+            f"tap_inverse_{name}": pow(d // gcd, -1, period) if period > 1 else 0,
+            f"tap_shift_{name}": d // gcd,
+            f"quotients_{name}": -(-out // s),
+            f"out_{name}": out,
+        }
+    return values
+
+
+sizes = st.integers(1, 40)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    size=st.tuples(sizes, sizes),
+    kernel=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    stride=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    dilation=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    batch=st.integers(1, 70),
+)
+def test_arguments_and_grid_follow_the_geometry(size, kernel, stride, dilation, batch):
+    layer = Layer(batch, 24, 40, size, kernel, stride, (0, 0), (0, 0), dilation, 2)
+    chosen = plan(layer)
+    arguments = chosen.arguments
+    for name, value in expected_arguments(layer).items():
+        assert arguments[name] == value, name
+    constants = VARIANTS[chosen.variant]["constants"]
+    images = constants["BLOCK_PIXELS"] >> (arguments["log2_tile_h"] + arguments["log2_tile_w"])
+    assert images >= 1
+    boxes = (
+        math.ceil(arguments["quotients_h"] / (1 << arguments["log2_tile_h"]))
+        * math.ceil(arguments["quotients_w"] / (1 << arguments["log2_tile_w"]))
+        * math.ceil(batch / images)
+    )
+    phases = stride[0] * stride[1]
+    out_tiles = math.ceil(20 / constants["BLOCK_OUT"])
+    assert chosen.grid == (boxes * phases * out_tiles * 2, 1, 1)
