@@ -44,8 +44,8 @@ const char* name(ImageKind kind) { return kind == ImageKind::cubin ? "cubin" : "
 TensorDesc borrow(const Desc& desc) {
   const auto& [sizes, strides, dtype, aligned] = desc;
   if (sizes.size() != strides.size()) throw py::value_error("sizes and strides differ in length");
-  return {sizes.data(), strides.data(), static_cast<std::int64_t>(sizes.size()),
-          parse_dtype(dtype), aligned};
+  return {sizes.data(), strides.data(), static_cast<std::int64_t>(sizes.size()), parse_dtype(dtype),
+          aligned};
 }
 
 Pair pair(const PairTuple& tuple) { return {std::get<0>(tuple), std::get<1>(tuple)}; }
@@ -83,18 +83,16 @@ py::dict describe(const Variant& variant) {
   for (const Constant& constant : variant.constants)
     constants[py::str(std::string(constant.name))] = py::eval(std::string(constant.value));
   for (const Image& image : variant.images)
-    images.append(py::dict(
-        py::arg("arch") = image.arch, py::arg("kind") = name(image.kind),
-        py::arg("shared_bytes") = image.shared_bytes, py::arg("registers") = image.registers));
-  return py::dict(py::arg("name") = std::string(variant.name),
-                  py::arg("symbol") = std::string(variant.symbol),
-                  py::arg("family") = std::string(name(variant.family)),
-                  py::arg("dtype") = name(variant.dtype),
-                  py::arg("precision") = name(variant.precision),
-                  py::arg("layout") = name(variant.layout), py::arg("aligned") = variant.aligned,
-                  py::arg("wide") = variant.wide, py::arg("warps") = variant.warps,
-                  py::arg("parameters") = parameters, py::arg("constants") = constants,
-                  py::arg("images") = images);
+    images.append(py::dict(py::arg("arch") = image.arch, py::arg("kind") = name(image.kind),
+                           py::arg("shared_bytes") = image.shared_bytes,
+                           py::arg("registers") = image.registers));
+  return py::dict(
+      py::arg("name") = std::string(variant.name), py::arg("symbol") = std::string(variant.symbol),
+      py::arg("family") = std::string(name(variant.family)), py::arg("dtype") = name(variant.dtype),
+      py::arg("precision") = name(variant.precision), py::arg("layout") = name(variant.layout),
+      py::arg("aligned") = variant.aligned, py::arg("wide") = variant.wide,
+      py::arg("warps") = variant.warps, py::arg("parameters") = parameters,
+      py::arg("constants") = constants, py::arg("images") = images);
 }
 
 // A cubin, or PTX text, as it is embedded.
@@ -123,9 +121,8 @@ PYBIND11_MODULE(_C, m) {
   py::register_exception<DriverError>(m, "DriverError", PyExc_RuntimeError);
 
   py::class_<Target>(m, "Target")
-      .def(py::init([](int arch, const std::string& kind) {
-             return Target{arch, parse_kind(kind)};
-           }),
+      .def(py::init(
+               [](int arch, const std::string& kind) { return Target{arch, parse_kind(kind)}; }),
            py::arg("arch"), py::arg("kind") = "cubin")
       .def_readonly("arch", &Target::arch)
       .def_property_readonly("kind", [](const Target& t) { return name(t.kind); })

@@ -3,9 +3,9 @@
 #include <dlfcn.h>
 
 #include <cstdlib>
-#include <sstream>
 
 #include "convt/launch.hpp"
+#include "text.hpp"
 
 namespace convt {
 namespace {
@@ -22,11 +22,12 @@ Driver open_driver() {
     throw DriverError(std::string("convt: no CUDA driver: ") + dlerror() +
                       " (install the NVIDIA driver, or set CONVT_LIBCUDA to its libcuda.so.1)");
   Driver driver;
-#define CONVT_DRIVER_CALL(call)                                                                \
-  driver.call = reinterpret_cast<decltype(driver.call)>(dlsym(library, CONVT_SYMBOL(call)));   \
-  if (!driver.call)                                                                            \
-    throw DriverError("convt: the CUDA driver has no " CONVT_SYMBOL(call) ": convt needs a driver " \
-                      "for CUDA 12.0 or newer (525 or newer)");
+#define CONVT_DRIVER_CALL(call)                                                              \
+  driver.call = reinterpret_cast<decltype(driver.call)>(dlsym(library, CONVT_SYMBOL(call))); \
+  if (!driver.call)                                                                          \
+    throw DriverError("convt: the CUDA driver has no " CONVT_SYMBOL(                         \
+        call) ": convt needs a driver "                                                      \
+              "for CUDA 12.0 or newer (525 or newer)");
   CONVT_DRIVER_CALLS(CONVT_DRIVER_CALL)
 #undef CONVT_DRIVER_CALL
   CONVT_CHECK(driver, cuInit, 0);
@@ -43,14 +44,13 @@ const Driver& Driver::get() {
 
 void Driver::fail(CUresult result, const char* call, const Plan* plan) const {
   const char* error = nullptr;
-  const char* text = nullptr;
+  const char* meaning = nullptr;
   cuGetErrorName(result, &error);
-  cuGetErrorString(result, &text);
-  std::ostringstream out;
-  out << "convt: " << call << " failed: " << (error ? error : "unknown error") << " ("
-      << static_cast<int>(result) << (text ? std::string(", ") + text : "") << ')';
-  if (plan) out << "\n  while running " << plan->str();
-  throw DriverError(out.str());
+  cuGetErrorString(result, &meaning);
+  std::string message = text("convt: ", call, " failed: ", error ? error : "unknown error", " (",
+                             static_cast<int>(result), ", ", meaning ? meaning : "?", ")");
+  if (plan) append(message, text("\n  while running ", plan->str()));
+  throw DriverError(message);
 }
 
 }  // namespace convt

@@ -87,8 +87,8 @@ CUkernel load(const Driver& driver, const Plan& plan, const Image& image, int de
   CUkernel kernel = entry.kernel.load();
   if (!kernel) {
     CUlibrary library = nullptr;
-    CONVT_CHECK_PLAN(driver, plan, cuLibraryLoadData, &library, image.data.data(), nullptr,
-                     nullptr, 0, nullptr, nullptr, 0);
+    CONVT_CHECK_PLAN(driver, plan, cuLibraryLoadData, &library, image.data.data(), nullptr, nullptr,
+                     0, nullptr, nullptr, 0);
     const std::string symbol(plan.variant->symbol);
     CONVT_CHECK_PLAN(driver, plan, cuLibraryGetKernel, &kernel, library, symbol.c_str());
     entry.kernel.store(kernel);
@@ -187,7 +187,8 @@ Target device_target(int device) {
 
 void launch(const Plan& plan, const Pointers& pointers, int device, CUstream_st* stream) {
   check_device(device);
-  if (!plan.variant) throw DriverError("convt: launch needs a plan with a kernel, got " + plan.str());
+  if (!plan.variant)
+    throw DriverError("convt: launch needs a plan with a kernel, got " + plan.str());
   const Driver& driver = Driver::get();
   const ContextGuard context(driver, device);
   const Variant& variant = *plan.variant;
@@ -199,8 +200,8 @@ void launch(const Plan& plan, const Pointers& pointers, int device, CUstream_st*
 
   // Triton appends two scratch pointers to every kernel; the build refuses kernels that use them.
   const void* scratch = nullptr;
-  const std::array<const void*, kPointerCount> addresses{pointers.x, pointers.weight,
-                                                         pointers.bias, pointers.y};
+  const std::array<const void*, kPointerCount> addresses{pointers.x, pointers.weight, pointers.bias,
+                                                         pointers.y};
   std::array<const void*, kParamCount + 2> parameters{};
   std::size_t count = 0;
   for (const Parameter& parameter : variant.parameters) {

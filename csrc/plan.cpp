@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
-#include <sstream>
 
 #include "arguments.hpp"
+#include "text.hpp"
 
 namespace convt {
 namespace {
@@ -62,8 +62,7 @@ Box best_box(const Problem& problem, const Axis& h, const Axis& w, int pixels) n
   std::int64_t fewest = std::numeric_limits<std::int64_t>::max();
   for (int log2_w = log2_pixels; log2_w >= 0; --log2_w)
     for (int log2_h = log2_pixels - log2_w; log2_h >= 0; --log2_h) {
-      const std::int64_t count = shifted_up(w.quotients, log2_w) *
-                                 shifted_up(h.quotients, log2_h) *
+      const std::int64_t count = shifted_up(w.quotients, log2_w) * shifted_up(h.quotients, log2_h) *
                                  shifted_up(problem.batch, log2_pixels - log2_w - log2_h);
       if (count < fewest) fewest = count, best = {log2_h, log2_w};
     }
@@ -127,7 +126,7 @@ Plan plan(const Problem& problem, const Target& target) {
   Plan plan;
   plan.problem = problem;
   plan.target = target;
-  if (target.arch == 0) return plan.reason = "no kernel image runs on this device", plan;
+  if (target.arch == 0) return plan.reason = "no CUDA device that this build has kernels for", plan;
   if (const char* why = unsupported(Family::phase, problem)) return plan.reason = why, plan;
   if (problem.output_numel() == 0) return plan.reason = "the output is empty", plan;
 
@@ -152,19 +151,14 @@ Plan plan(const Problem& problem, const Target& target) {
 }
 
 std::string Plan::str() const {
-  std::ostringstream out;
-  if (variant) {
-    const Image& image = *variant->image(target.arch, target.kind);
-    out << variant->name << " on sm_" << target.arch
-        << (target.kind == ImageKind::ptx ? " PTX, which the driver compiles at first use" : "")
-        << ", grid " << grid.x << " x " << grid.y << " x " << grid.z << ", "
-        << 32 * variant->warps << " threads, " << image.shared_bytes << " bytes of shared memory, "
-        << image.registers << " registers: " << reason;
-  } else {
-    out << "ATen: " << reason;
-  }
-  out << "\n  " << problem.str();
-  return out.str();
+  if (!variant) return text("ATen: ", reason, "\n  ", problem.str());
+  const Image& image = *variant->image(target.arch, target.kind);
+  const bool jit = target.kind == ImageKind::ptx;
+  return text(variant->name, " on sm_", target.arch,
+              jit ? " PTX, which the driver compiles at first use" : "", ", grid ", grid.x, " x ",
+              grid.y, " x ", grid.z, ", ", 32 * variant->warps, " threads, ", image.shared_bytes,
+              " bytes of shared memory, ", image.registers, " registers: ", reason, "\n  ",
+              problem.str());
 }
 
 }  // namespace convt

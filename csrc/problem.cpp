@@ -1,42 +1,34 @@
 #include "convt/problem.hpp"
 
 #include <initializer_list>
-#include <sstream>
+
+#include "text.hpp"
 
 namespace convt {
 namespace {
 
-std::ostream& operator<<(std::ostream& out, const Pair& pair) {
-  return out << '(' << pair.h << ", " << pair.w << ')';
-}
-
 // Sizes as torch prints them.
 std::string sizes(const TensorDesc& tensor) {
-  std::ostringstream out;
-  out << '[';
-  for (std::int64_t i = 0; i < tensor.ndim; ++i) out << (i ? ", " : "") << tensor.sizes[i];
-  out << ']';
-  return out.str();
+  std::string out = "[";
+  for (std::int64_t i = 0; i < tensor.ndim; ++i) append(out, text(i ? ", " : "", tensor.sizes[i]));
+  return out + "]";
 }
 
 template <class... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
-  std::ostringstream out;
-  out << "conv_transpose2d: ";
-  (out << ... << parts);
-  throw InvalidArgument(out.str());
+  throw InvalidArgument(text("conv_transpose2d: ", parts...));
 }
 
-template <class... Parts>
-void check(bool holds, const Parts&... parts) {
-  if (!holds) [[unlikely]]
-    fail(parts...);
-}
+// A macro, so that a text is only put together for a problem that has one.
+#define CONVT_EXPECT(holds, ...) \
+  do {                           \
+    if (!(holds)) [[unlikely]]   \
+      fail(__VA_ARGS__);         \
+  } while (false)
 
 // (in - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding + 1, or a throw.
 std::int64_t checked_out(std::int64_t in, std::int64_t kernel, std::int64_t stride,
-                         std::int64_t padding, std::int64_t output_padding,
-                         std::int64_t dilation) {
+                         std::int64_t padding, std::int64_t output_padding, std::int64_t dilation) {
   std::int64_t steps = 0, reach = 0, crop = 0, sum = 0;
   const bool overflow = __builtin_mul_overflow(in - 1, stride, &steps) ||
                         __builtin_mul_overflow(dilation, kernel - 1, &reach) ||
@@ -45,8 +37,8 @@ std::int64_t checked_out(std::int64_t in, std::int64_t kernel, std::int64_t stri
                         __builtin_sub_overflow(sum, crop, &sum) ||
                         __builtin_add_overflow(sum, output_padding, &sum) ||
                         __builtin_add_overflow(sum, std::int64_t{1}, &sum);
-  check(!overflow, "the output size overflows 64 bits (input ", in, ", kernel ", kernel,
-        ", stride ", stride, ", padding ", padding, ", dilation ", dilation, ")");
+  CONVT_EXPECT(!overflow, "the output size overflows 64 bits (input ", in, ", kernel ", kernel,
+               ", stride ", stride, ", padding ", padding, ", dilation ", dilation, ")");
   return sum;
 }
 
@@ -127,74 +119,78 @@ double Problem::flops() const noexcept {
 
 void Problem::validate() const {
   const Geometry& g = geometry;
-  check(g.stride.h > 0 && g.stride.w > 0, "expected stride to be positive, got ", g.stride);
-  check(g.padding.h >= 0 && g.padding.w >= 0, "expected padding to be non-negative, got ",
-        g.padding);
-  check(g.dilation.h > 0 && g.dilation.w > 0, "expected dilation to be positive, got ",
-        g.dilation);
-  check(g.output_padding.h >= 0 && g.output_padding.w >= 0,
-        "expected output_padding to be non-negative, got ", g.output_padding);
-  check(g.groups > 0, "expected groups to be positive, got ", g.groups);
-  check(batch >= 0, "expected the batch size to be non-negative, got ", batch);
-  check(in.h > 0 && in.w > 0, "expected input height and width to be positive, got ", in);
-  check(kernel.h > 0 && kernel.w > 0, "expected kernel_size to be positive, got ", kernel);
-  check(in_channels > 0 && out_channels > 0, "expected at least one channel, got ", in_channels,
-        " in and ", out_channels, " out");
-  check(in_channels % g.groups == 0, "expected input channels to be divisible by groups=",
-        g.groups, ", got ", in_channels);
-  check(out_channels % g.groups == 0, "expected output channels to be divisible by groups=",
-        g.groups, ", got ", out_channels);
-  check((g.output_padding.h < g.stride.h || g.output_padding.h < g.dilation.h) &&
-            (g.output_padding.w < g.stride.w || g.output_padding.w < g.dilation.w),
-        "expected output_padding to be smaller than stride or dilation, got output_padding=",
-        g.output_padding, ", stride=", g.stride, ", dilation=", g.dilation);
-  const Pair size{checked_out(in.h, kernel.h, g.stride.h, g.padding.h, g.output_padding.h,
-                              g.dilation.h),
-                  checked_out(in.w, kernel.w, g.stride.w, g.padding.w, g.output_padding.w,
-                              g.dilation.w)};
-  check(size.h > 0 && size.w > 0, "expected a positive output size, got ", size, " from input ",
-        in, ", kernel_size ", kernel, ", stride ", g.stride, ", padding ", g.padding,
-        ", output_padding ", g.output_padding, ", dilation ", g.dilation);
-  check(!product_overflows({batch, in_channels, in.h, in.w}) &&
-            !product_overflows({in_channels, group_out(), kernel.h, kernel.w}) &&
-            !product_overflows({batch, out_channels, size.h, size.w}),
-        "a tensor of this problem would have more than 2^63 bytes: ", str());
+  CONVT_EXPECT(g.stride.h > 0 && g.stride.w > 0, "expected stride to be positive, got ", g.stride);
+  CONVT_EXPECT(g.padding.h >= 0 && g.padding.w >= 0, "expected padding to be non-negative, got ",
+               g.padding);
+  CONVT_EXPECT(g.dilation.h > 0 && g.dilation.w > 0, "expected dilation to be positive, got ",
+               g.dilation);
+  CONVT_EXPECT(g.output_padding.h >= 0 && g.output_padding.w >= 0,
+               "expected output_padding to be non-negative, got ", g.output_padding);
+  CONVT_EXPECT(g.groups > 0, "expected groups to be positive, got ", g.groups);
+  CONVT_EXPECT(batch >= 0, "expected the batch size to be non-negative, got ", batch);
+  CONVT_EXPECT(in.h > 0 && in.w > 0, "expected input height and width to be positive, got ", in);
+  CONVT_EXPECT(kernel.h > 0 && kernel.w > 0, "expected kernel_size to be positive, got ", kernel);
+  CONVT_EXPECT(in_channels > 0 && out_channels > 0, "expected at least one channel, got ",
+               in_channels, " in and ", out_channels, " out");
+  CONVT_EXPECT(in_channels % g.groups == 0,
+               "expected input channels to be divisible by groups=", g.groups, ", got ",
+               in_channels);
+  CONVT_EXPECT(out_channels % g.groups == 0,
+               "expected output channels to be divisible by groups=", g.groups, ", got ",
+               out_channels);
+  CONVT_EXPECT((g.output_padding.h < g.stride.h || g.output_padding.h < g.dilation.h) &&
+                   (g.output_padding.w < g.stride.w || g.output_padding.w < g.dilation.w),
+               "expected output_padding to be smaller than stride or dilation, got output_padding=",
+               g.output_padding, ", stride=", g.stride, ", dilation=", g.dilation);
+  const Pair size{
+      checked_out(in.h, kernel.h, g.stride.h, g.padding.h, g.output_padding.h, g.dilation.h),
+      checked_out(in.w, kernel.w, g.stride.w, g.padding.w, g.output_padding.w, g.dilation.w)};
+  CONVT_EXPECT(size.h > 0 && size.w > 0, "expected a positive output size, got ", size,
+               " from input ", in, ", kernel_size ", kernel, ", stride ", g.stride, ", padding ",
+               g.padding, ", output_padding ", g.output_padding, ", dilation ", g.dilation);
+  CONVT_EXPECT(!product_overflows({batch, in_channels, in.h, in.w}) &&
+                   !product_overflows({in_channels, group_out(), kernel.h, kernel.w}) &&
+                   !product_overflows({batch, out_channels, size.h, size.w}),
+               "a tensor of this problem would have more than 2^63 bytes: ", str());
 }
 
 std::string Problem::str() const {
-  std::ostringstream out;
-  const Pair size = this->out();
-  out << "conv_transpose2d " << name(dtype);
-  if (dtype == DType::f32) out << " (" << name(precision) << " products)";
-  out << ' ' << name(layout) << " [" << batch << ", " << in_channels << ", " << in.h << ", "
-      << in.w << "] -> [" << batch << ", " << out_channels << ", " << size.h << ", " << size.w
-      << "], kernel " << kernel << ", stride " << geometry.stride << ", padding "
-      << geometry.padding << ", output_padding " << geometry.output_padding << ", dilation "
-      << geometry.dilation << ", groups " << geometry.groups << (bias ? ", bias" : ", no bias");
-  return out.str();
+  const Pair size = out();
+  const std::string products =
+      dtype == DType::f32 ? text(" (", name(precision), " products)") : std::string();
+  return text("conv_transpose2d ", name(dtype), products, " ", name(layout), " [", batch, ", ",
+              in_channels, ", ", in.h, ", ", in.w, "] -> [", batch, ", ", out_channels, ", ",
+              size.h, ", ", size.w, "], kernel ", kernel, ", stride ", geometry.stride,
+              ", padding ", geometry.padding, ", output_padding ", geometry.output_padding,
+              ", dilation ", geometry.dilation, ", groups ", geometry.groups,
+              bias ? ", bias" : ", no bias");
 }
 
 Problem Problem::of(const TensorDesc& input, const TensorDesc& weight, const TensorDesc* bias,
                     const Geometry& geometry, Precision precision) {
-  check(input.ndim == 4, "expected input to have 4 dimensions [N, C, H, W], got ", sizes(input));
-  check(weight.ndim == 4,
-        "expected weight to have 4 dimensions [in_channels, out_channels / groups, kH, kW], got ",
-        sizes(weight));
-  check(input.dtype == weight.dtype, "expected input and weight to have the same dtype, got ",
-        name(input.dtype), " and ", name(weight.dtype));
-  check(geometry.groups > 0, "expected groups to be positive, got ", geometry.groups);
-  check(input.sizes[1] == weight.sizes[0], "expected input to have ", weight.sizes[0],
-        " channels for weight of size ", sizes(weight), ", got input of size ", sizes(input));
+  CONVT_EXPECT(input.ndim == 4, "expected input to have 4 dimensions [N, C, H, W], got ",
+               sizes(input));
+  CONVT_EXPECT(
+      weight.ndim == 4,
+      "expected weight to have 4 dimensions [in_channels, out_channels / groups, kH, kW], got ",
+      sizes(weight));
+  CONVT_EXPECT(input.dtype == weight.dtype,
+               "expected input and weight to have the same dtype, got ", name(input.dtype), " and ",
+               name(weight.dtype));
+  CONVT_EXPECT(geometry.groups > 0, "expected groups to be positive, got ", geometry.groups);
+  CONVT_EXPECT(input.sizes[1] == weight.sizes[0], "expected input to have ", weight.sizes[0],
+               " channels for weight of size ", sizes(weight), ", got input of size ",
+               sizes(input));
   std::int64_t out_channels = 0;
-  check(!__builtin_mul_overflow(weight.sizes[1], geometry.groups, &out_channels),
-        "the number of output channels overflows 64 bits: weight ", sizes(weight), ", groups ",
-        geometry.groups);
+  CONVT_EXPECT(!__builtin_mul_overflow(weight.sizes[1], geometry.groups, &out_channels),
+               "the number of output channels overflows 64 bits: weight ", sizes(weight),
+               ", groups ", geometry.groups);
   if (bias) {
-    check(bias->ndim == 1 && bias->sizes[0] == out_channels,
-          "expected bias to be 1-dimensional with ", out_channels, " elements, got size ",
-          sizes(*bias));
-    check(bias->dtype == input.dtype, "expected input and bias to have the same dtype, got ",
-          name(input.dtype), " and ", name(bias->dtype));
+    CONVT_EXPECT(bias->ndim == 1 && bias->sizes[0] == out_channels,
+                 "expected bias to be 1-dimensional with ", out_channels, " elements, got size ",
+                 sizes(*bias));
+    CONVT_EXPECT(bias->dtype == input.dtype, "expected input and bias to have the same dtype, got ",
+                 name(input.dtype), " and ", name(bias->dtype));
   }
 
   Problem problem;

@@ -82,9 +82,8 @@ CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
   return call("cuThreadExchangeStreamCaptureMode", "%d", now);
 }
 CUresult cuLibraryLoadData(CUlibrary* library, const void* code, CUjit_option* jit_options,
-                           void** jit_values, unsigned jit_count,
-                           CUlibraryOption* library_options, void** library_values,
-                           unsigned library_count) {
+                           void** jit_values, unsigned jit_count, CUlibraryOption* library_options,
+                           void** library_values, unsigned library_count) {
   (void)jit_options, (void)jit_values, (void)library_options, (void)library_values;
   *library = (CUlibrary)code;
   return call("cuLibraryLoadData", "%.3s %u %u", (const char*)code + (*(const char*)code == 127),

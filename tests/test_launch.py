@@ -196,7 +196,7 @@ def test_a_newer_gpu_runs_ptx_unless_forbidden(run):
     assert code == 0, error
     assert "ELF" not in only(calls, "cuLibraryLoadData")[0]
     code, error, calls = run(
-        PRELUDE + "assert not plan.served and 'no kernel image' in plan.reason",
+        PRELUDE + "assert not plan.served and 'no CUDA device' in plan.reason",
         FAKE_CUDA_ARCH="121",
         CONVT_JIT="0",
     )

@@ -49,7 +49,7 @@ def test_ptx_plan_says_that_the_driver_compiles():
     ("layer", "problem", "reason"),
     [
         (HEADLINE, {"dtype": "other"}, "only fp32, fp16 and bf16 have kernels"),
-        (HEADLINE, {"arch": 0}, "no kernel image runs on this device"),
+        (HEADLINE, {"arch": 0}, "no CUDA device that this build has kernels for"),
         (replace(HEADLINE, batch=0), {}, "the output is empty"),
         (Layer(stride=(40000, 1)), {}, "a stride is over 32768"),
         (Layer(size=(1, 2**31)), {}, "a size is over 2^30"),

@@ -1,0 +1,263 @@
+"""`conv_transpose2d`, and what can be asked about it: `explain`, `preload`."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from convt import _C, ops
+
+Precision = Literal["tf32", "fp32", "fp16"]
+IntOrPair = int | Sequence[int]
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrPair = 1,
+    padding: IntOrPair = 0,
+    output_padding: IntOrPair = 0,
+    groups: int = 1,
+    dilation: IntOrPair = 1,
+    *,
+    precision: Precision | None = None,
+) -> Tensor:
+    """`torch.nn.functional.conv_transpose2d`, answered by kernels compiled ahead of time.
+
+    Args:
+        input: `[batch, in_channels, height, width]`, or without the batch dimension.
+        weight: `[in_channels, out_channels / groups, kernel_height, kernel_width]`, of input's
+            dtype and on its device.
+        bias: `[out_channels]`, likewise.
+        stride, padding, output_padding, dilation: an int for both axes, or (height, width).
+        groups: number of blocks of channels that do not see each other.
+        precision: how fp32 operands are multiplied on CUDA; sums are always fp32. "fp32": as
+            accurately as fp32 itself. "tf32", "fp16": operands rounded to that type. None: as
+            torch's own convolution would at this moment, that is by
+            `torch.backends.cudnn.conv.fp32_precision` (`torch.backends.cudnn.allow_tf32`); a
+            compiled graph keeps what it was traced with. Without effect on other dtypes and on
+            what ATen answers.
+
+    Returns:
+        `[batch, out_channels, out_height, out_width]`, out = (in - 1) * stride - 2 * padding
+        + dilation * (kernel - 1) + output_padding + 1, in channels_last memory if input or weight
+        is. Differentiable. CPU tensors, and CUDA problems that no kernel serves, go to ATen:
+        `explain` tells.
+
+    Raises:
+        TypeError, RuntimeError: where torch raises them, naming argument, expected and got.
+        ValueError: an unknown precision.
+    """
+    _check_tensors(weight, bias)
+    geometry = geometry_of(stride, padding, output_padding, dilation, groups)
+    return call(input, weight, bias, geometry, precision, None)
+
+
+def explain(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrPair = 1,
+    padding: IntOrPair = 0,
+    output_padding: IntOrPair = 0,
+    groups: int = 1,
+    dilation: IntOrPair = 1,
+    *,
+    arch: str | int | None = None,
+    precision: Precision | None = None,
+) -> _C.Plan:
+    """The plan of `conv_transpose2d` with these arguments: which kernel, why, grid, or why ATen.
+
+    Nothing is run and no data is read, so tensors may be on any device, "meta" included.
+
+    Args:
+        arch: plan for this architecture ("sm_89" or 89) and not for input's device. Takes no
+            notice of CONVT_ARCH and CONVT_JIT.
+
+    Returns:
+        A value that prints itself; `served`, `variant`, `reason`, `grid`, `problem`, `target`.
+
+    Raises:
+        As conv_transpose2d. ValueError: arch is not an architecture.
+    """
+    _check_input(input)
+    _check_tensors(weight, bias)
+    geometry = geometry_of(stride, padding, output_padding, dilation, groups)
+    input, weight, bias = _autocast(input, weight, bias)
+    if input.dim() == 3:
+        input = input.unsqueeze(0)
+    aligned = input.is_meta or input.data_ptr() % 16 == 0
+    value = torch_precision(geometry) if precision is None else precision_value(precision)
+    problem = ops.problem(input, weight, bias, geometry, value, aligned=aligned)
+    return _C.plan(problem, _target(arch, input.device))
+
+
+def preload(device: torch.device | str | int | None = None) -> int:
+    """Loads every kernel that `device` (default: the current one) may use; returns how many.
+
+    Without it each kernel loads at its first call, in about 0.2 ms. Safe during graph capture.
+    """
+    chosen = torch.device("cuda" if device is None else device)
+    if chosen.type != "cuda":
+        raise ValueError(f"preload: expected a CUDA device, got {device}")
+    return _C.preload(torch.cuda.current_device() if chosen.index is None else chosen.index)
+
+
+def call(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: ops.Geometry,
+    precision: Precision | None,
+    packed: Tensor | None,
+) -> Tensor:
+    """Runs the op under torch's switches. `packed`: the weight in channels_last memory, if kept."""
+    if not isinstance(input, Tensor):
+        _check_input(input)
+    if torch._C._is_any_autocast_enabled():
+        input, weight, bias = _autocast(input, weight, bias)
+        packed = None
+    value = torch_precision(geometry) if precision is None else precision_value(precision)
+    if input.dim() != 4:
+        if input.dim() != 3:
+            raise RuntimeError(
+                "conv_transpose2d: expected input to have 4 dimensions [N, C, H, W], or 3 if it "
+                f"is unbatched, got {list(input.shape)}"
+            )
+        batch = input.unsqueeze(0)
+        return ops.conv_transpose2d(batch, weight, bias, geometry, value, packed).squeeze(0)
+    if (
+        torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or torch.is_inference_mode_enabled()
+    ):
+        return ops.conv_transpose2d(input, weight, bias, geometry, value, packed)
+    # Under no_grad the autograd kernel, which is Python, would cost 7 us and do nothing.
+    with torch._C._AutoDispatchBelowAutograd():
+        return ops.conv_transpose2d(input, weight, bias, geometry, value, packed)
+
+
+def geometry_of(
+    stride: IntOrPair,
+    padding: IntOrPair,
+    output_padding: IntOrPair,
+    dilation: IntOrPair,
+    groups: int,
+) -> ops.Geometry:
+    """The op's geometry from ints and pairs. Only types and lengths are checked."""
+    if type(groups) is not int:
+        groups = _integer(groups, "groups", "an int", groups)
+    return (
+        *_pair(stride, "stride"),
+        *_pair(padding, "padding"),
+        *_pair(output_padding, "output_padding"),
+        *_pair(dilation, "dilation"),
+        groups,
+    )
+
+
+def precision_value(precision: str) -> int:
+    """What the op takes for a precision's name."""
+    if precision not in ops.PRECISIONS:
+        raise ValueError(
+            "conv_transpose2d: expected precision to be 'tf32', 'fp32', 'fp16' or None, got "
+            f"{precision!r}"
+        )
+    return ops.PRECISIONS.index(precision)
+
+
+def torch_precision(geometry: ops.Geometry) -> int:
+    """What torch would multiply fp32 with at this moment, so as never to be less accurate."""
+    stride_h, stride_w, _, _, output_padding_h, output_padding_w, _, _, _ = geometry
+    # Without cuDNN, and for output padding of a stride or more, ATen runs a matrix product.
+    # torch.export disables cuDNN while it traces, which says nothing of where the graph will run.
+    by_cudnn = (
+        output_padding_h < stride_h
+        and output_padding_w < stride_w
+        and (torch._C._get_cudnn_enabled() or torch.compiler.is_exporting())
+    )
+    switch = "conv" if by_cudnn else "matmul"
+    return 1 if torch._C._get_fp32_precision_getter("cuda", switch) == "tf32" else 0
+
+
+# torch.compiler.assume_constant_result, which would import half of torch (1.1 s) to say so.
+torch_precision._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _pair(value: IntOrPair, name: str) -> tuple[int, int]:
+    """(height, width) of an int, or of a sequence of one or two."""
+    if type(value) is int:
+        return value, value
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int:
+        return value
+    expected = "an int or a pair of ints"
+    if isinstance(value, (tuple, list)):
+        if len(value) not in (1, 2):
+            raise RuntimeError(f"conv_transpose2d: expected {name} to be {expected}, got {value}")
+        return (
+            _integer(value[0], name, expected, value),
+            _integer(value[-1], name, expected, value),
+        )
+    only = _integer(value, name, expected, value)
+    return only, only
+
+
+def _integer(value: Any, name: str, expected: str, got: object) -> int:
+    if not isinstance(value, bool):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise TypeError(
+        f"conv_transpose2d: expected {name} to be {expected}, got {got!r} of type "
+        f"{type(got).__name__}"
+    )
+
+
+def _check_input(input: object) -> None:
+    if not isinstance(input, Tensor):
+        raise TypeError(
+            f"conv_transpose2d: expected input to be a Tensor, got {type(input).__name__}"
+        )
+
+
+def _check_tensors(weight: object, bias: object) -> None:
+    if not isinstance(weight, Tensor):
+        raise TypeError(
+            f"conv_transpose2d: expected weight to be a Tensor, got {type(weight).__name__}"
+        )
+    if bias is not None and not isinstance(bias, Tensor):
+        raise TypeError(
+            f"conv_transpose2d: expected bias to be a Tensor or None, got {type(bias).__name__}"
+        )
+
+
+def _autocast(
+    input: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """As torch's autocast treats its convolutions: floating point of all widths but 64 bits."""
+    kind = input.device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        return input, weight, bias
+    dtype = torch.get_autocast_dtype(kind)
+
+    def cast(tensor: Tensor) -> Tensor:
+        eligible = tensor.is_floating_point() and tensor.dtype != torch.float64
+        return tensor.to(dtype) if eligible and tensor.device.type == kind else tensor
+
+    return cast(input), cast(weight), None if bias is None else cast(bias)
+
+
+def _target(arch: str | int | None, device: torch.device) -> _C.Target:
+    if arch is None:
+        # No image runs on architecture 0, so that the plan says ATen.
+        return _C.device_target(device.index) if device.type == "cuda" else _C.Target(0)
+    digits = arch.removeprefix("sm_") if isinstance(arch, str) else str(arch)
+    if isinstance(arch, bool) or not digits.isdecimal():
+        raise ValueError(f"explain: expected arch to be like 'sm_89' or 89, got {arch!r}")
+    return _C.select_target(int(digits))

@@ -1,0 +1,250 @@
+"""Modules: `ConvTranspose2d`, a drop-in for torch's, and `ModelNew`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from convt import functional, ops
+from convt.functional import IntOrPair, Precision
+
+_IntOrPair = int | tuple[int, int]
+_PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+
+_GEOMETRY = frozenset({"stride", "padding", "output_padding", "dilation", "groups"})
+
+
+class _Packed(NamedTuple):
+    """A weight in the kernels' memory order, and what it was made of."""
+
+    source: nn.Parameter
+    version: int
+    address: int
+    memory: Tensor  # keeps the source's storage alive: nothing else can get its address
+    weight: Tensor
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d` on convt's kernels: same arguments, initialisation, state_dict.
+
+    Args:
+        precision: see `convt.conv_transpose2d`.
+
+    Kernels read the weight in channels_last memory. A CUDA module keeps such a copy per version
+    of its weight while no gradient is asked for (none if `.to(memory_format=channels_last)` made
+    the weight so already). It is neither saved nor copied with the module. In-place updates,
+    optimiser steps, load_state_dict, `.to()` and assignments are all seen. Two changes that torch
+    shows to nobody are not: call `repack()` after mutating `module.weight.data`, unless train()
+    or eval() follows, and after updating the weight between replays of a captured CUDA graph.
+    """
+
+    # On the class, so that older pickles and `module.__class__ = ConvTranspose2d` work.
+    precision: Precision | None = None
+    _geometry: ops.Geometry | None = None
+    _packed: _Packed | None = None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _IntOrPair,
+        stride: _IntOrPair = 1,
+        padding: _IntOrPair = 0,
+        output_padding: _IntOrPair = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: _IntOrPair = 1,
+        padding_mode: _PaddingMode = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        precision: Precision | None = None,
+    ) -> None:
+        if precision is not None:
+            functional.precision_value(precision)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            output_padding,
+            groups,
+            bias,
+            dilation,
+            padding_mode,
+            device,
+            dtype,
+        )
+        self.precision = precision
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """`[batch, in_channels, height, width]`, or unbatched; see `convt.conv_transpose2d`.
+
+        Raises ValueError for an `output_size` that no output_padding reaches.
+        """
+        # Module.__getattr__ takes half a microsecond; only unusual modules need it.
+        parameters = self._parameters
+        weight: Any = parameters["weight"] if "weight" in parameters else self.weight  # noqa: SIM401
+        bias: Any = parameters["bias"] if "bias" in parameters else self.bias  # noqa: SIM401
+        if output_size is None:
+            geometry = self._geometry or self._make_geometry(self.output_padding)
+        else:
+            geometry = self._make_geometry(self._output_padding_for(input, output_size))
+        packed = self._packed_weight(weight)
+        return functional.call(input, weight, bias, geometry, self.precision, packed)
+
+    def repack(self) -> None:
+        """Renews the packed weight, if there is one, where captured CUDA graphs read it."""
+        packed = self._packed
+        if packed is None:
+            return
+        if self._parameters.get("weight") is packed.source:
+            self._pack(packed.source)
+        else:
+            self._packed = None
+
+    def _packed_weight(self, weight: Any) -> Tensor | None:
+        """The packed weight to hand to the op; with None the op packs for itself, each call."""
+        if torch.compiler.is_compiling():
+            # In the graph, where constant folding can take it out.
+            return _channels_last(weight) if weight.is_cuda else None
+        if (
+            (torch.is_grad_enabled() and weight.requires_grad)  # it is about to change
+            or torch._C._len_torch_dispatch_stack()
+            or torch._C._get_tracing_state()
+        ):
+            return None
+        packed = self._packed
+        if (
+            packed is not None
+            and packed.source is weight
+            and packed.version == weight._version
+            and packed.address == weight.data_ptr()
+        ):
+            return packed.weight
+        return self._pack(weight) if _is_packable(weight) else None
+
+    def _pack(self, weight: nn.Parameter) -> Tensor:
+        old, version, address = self._packed, weight._version, weight.data_ptr()
+        # Not inference tensors: those could not be renewed outside inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            if (
+                old is not None
+                and old.source is weight
+                and old.weight.shape == weight.shape
+                and old.address == address != old.weight.data_ptr()
+            ):
+                packed = old.weight.copy_(weight)  # in place: a captured graph may read it
+            else:
+                packed = _channels_last(weight)
+            memory = weight.detach()
+        if weight.is_cuda:  # other streams may read it from now on
+            torch.cuda.current_stream(weight.device).synchronize()
+        self._packed = _Packed(weight, version, address, memory, packed)
+        return packed
+
+    def train(self, mode: bool = True) -> ConvTranspose2d:
+        """As in torch. Also a point where the weight is looked at anew."""
+        self._expire()
+        return super().train(mode)
+
+    def extra_repr(self) -> str:
+        text: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return text if self.precision is None else f"{text}, precision={self.precision!r}"
+
+    def _make_geometry(self, output_padding: IntOrPair) -> ops.Geometry:
+        geometry = functional.geometry_of(
+            self.stride,
+            self.padding,  # type: ignore[arg-type]
+            output_padding,
+            self.dilation,
+            self.groups,
+        )
+        if output_padding is self.output_padding and not torch.compiler.is_compiling():
+            self.__dict__["_geometry"] = geometry
+        return geometry
+
+    def _output_padding_for(self, input: Tensor, output_size: Sequence[int]) -> list[int]:
+        return self._output_padding(
+            input,
+            output_size,  # type: ignore[arg-type]
+            self.stride,  # type: ignore[arg-type]
+            self.padding,  # type: ignore[arg-type]
+            self.kernel_size,  # type: ignore[arg-type]
+            2,
+            self.dilation,  # type: ignore[arg-type]
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in _GEOMETRY:
+            self.__dict__["_geometry"] = None
+
+    def _expire(self) -> None:
+        packed = self._packed
+        if packed is not None:
+            kept = self._parameters.get("weight") is packed.source
+            kept = kept and packed.source.device == packed.weight.device
+            self._packed = packed._replace(version=-1) if kept else None
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> ConvTranspose2d:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._expire()
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.repack()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_packed": None}
+
+
+class ModelNew(nn.Module):
+    """One transposed convolution; parameters `conv.weight` and `conv.bias`."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _IntOrPair,
+        stride: _IntOrPair = 1,
+        padding: _IntOrPair = 0,
+        dilation: _IntOrPair = 1,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv = ConvTranspose2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            bias=bias,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, in_channels, height, width]` to `[batch, out_channels, ...]`."""
+        result: Tensor = self.conv(x)
+        return result
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    return weight.detach().contiguous(memory_format=torch.channels_last)
+
+
+def _is_packable(weight: Tensor) -> bool:
+    """Whether a packed copy may be kept: torch has to count this weight's versions."""
+    return (
+        type(weight) is nn.Parameter
+        and weight.is_cuda
+        and weight.dtype in ops.DTYPES
+        and not weight.is_inference()
+        and not torch._C._is_any_autocast_enabled()
+        and not torch.cuda.is_current_stream_capturing()
+    )
