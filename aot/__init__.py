@@ -1,1 +1,1 @@
-"""Kernel source -> variants -> cubins and one manifest -> C++ registry. Imports triton, never torch."""
+"""Kernel source -> variants -> images and a manifest -> C++ registry. Imports triton, not torch."""

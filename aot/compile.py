@@ -20,19 +20,24 @@ import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import triton
-from aot import manifest
-from aot.variants import Variant, all_variants
 from tqdm import tqdm
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+
+from aot import manifest
+from aot.variants import Variant, all_variants
 
 SUPPORTED_ARCHS = (80, 86, 89, 90, 100, 120)
 PTX_ARCH = 89  # kept as text too: the driver compiles it for GPUs newer than the wheel
 SHARED_LIMIT = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # KiB a block may use
 # The oldest PTX each architecture has, so that older drivers take it (8.0: CUDA 12.0).
 PTX_VERSION = {100: 86, 120: 87}
+
+
+Entry = dict[str, Any]
 
 
 class CompileError(Exception):
@@ -67,7 +72,12 @@ def options(variant: Variant, arch: int) -> dict[str, int]:
 
 def content_hash(variant: Variant, arch: int) -> str:
     """Of everything an image is made from: compiler, kernel and helpers, constants, options."""
-    parts = (triton.__version__, source(variant).hash(), arch, sorted(options(variant, arch).items()))
+    parts = (
+        triton.__version__,
+        source(variant).hash(),
+        arch,
+        sorted(options(variant, arch).items()),
+    )
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -84,7 +94,7 @@ def _resources(cubin: bytes) -> dict[str, int]:
     return {"registers": usage["REG"], "spilled_bytes": usage["STACK"] + usage["LOCAL"]}
 
 
-def compile_image(variant: Variant, arch: int, folder: Path) -> dict[str, object]:
+def compile_image(variant: Variant, arch: int, folder: Path) -> Entry:
     """Compile one image into folder and return its manifest entry; CompileError if it is unfit."""
     stem = content_hash(variant, arch)
     entry_file = folder / f"{stem}.json"
@@ -130,7 +140,7 @@ def compile_image(variant: Variant, arch: int, folder: Path) -> dict[str, object
     return entry
 
 
-def compile_all(variants: list[Variant], archs: list[int], folder: Path, jobs: int) -> list[dict]:
+def compile_all(variants: list[Variant], archs: list[int], folder: Path, jobs: int) -> list[Entry]:
     """The manifest entries of `variants`, in their order. Stops at the first unfit kernel."""
     folder.mkdir(parents=True, exist_ok=True)
     # A forked child would inherit LLVM's threads; a spawned one starts clean.
@@ -151,7 +161,9 @@ def compile_all(variants: list[Variant], archs: list[int], folder: Path, jobs: i
                     raise
                 bar.update()
     return [
-        manifest.entry(variant, kernel(variant).arg_names, [images[variant, arch] for arch in archs])
+        manifest.entry(
+            variant, kernel(variant).arg_names, [images[variant, arch] for arch in archs]
+        )
         for variant in variants
     ]
 
@@ -161,17 +173,22 @@ def parse_archs(text: str) -> list[int]:
     archs = sorted({int(word) for word in re.findall(r"\d+", text)})
     wrong = [arch for arch in archs if arch not in SUPPORTED_ARCHS]
     if wrong or not archs:
-        raise ValueError(
-            f"CONVT_CUDA_ARCHS: expected some of {', '.join(map(str, SUPPORTED_ARCHS))}, got {text!r}"
-        )
+        supported = ", ".join(map(str, SUPPORTED_ARCHS))
+        raise ValueError(f"CONVT_CUDA_ARCHS: expected some of {supported}, got {text!r}")
     return archs
 
 
 def main() -> int:
     cores = len(os.sched_getaffinity(0))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--archs", default=os.environ.get("CONVT_CUDA_ARCHS", "89"), help="e.g. 89;90")
-    parser.add_argument("--out", type=Path, required=True, help="folder for images and manifest.json")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--archs", default=os.environ.get("CONVT_CUDA_ARCHS", "89"), help="e.g. 89;90"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for images and manifest.json"
+    )
     parser.add_argument("--jobs", type=int, default=cores, help=f"processes (default {cores})")
     arguments = parser.parse_args()
     try:

@@ -1,6 +1,6 @@
 """Turn a manifest into C++: registry_data.cpp (the variants) and registry_data.S (their images).
 
-    python -m aot.embed --manifest build/aot/manifest.json --out build/generated
+python -m aot.embed --manifest build/aot/manifest.json --out build/generated
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def _variant_row(position: int, kernel: dict[str, Any]) -> str:
 
 
 def _architectures(kernels: list[dict[str, Any]], kind: str) -> str:
-    archs = sorted({image["arch"] for kernel in kernels for image, k in _images(kernel) if k == kind})
+    archs = sorted(
+        {image["arch"] for kernel in kernels for image, k in _images(kernel) if k == kind}
+    )
     return ", ".join(map(str, archs))
 
 
@@ -95,7 +97,9 @@ def embed(document: dict[str, Any], folder: Path) -> tuple[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()

@@ -12,7 +12,6 @@ from unittest import mock
 import numpy as np
 from triton.runtime import interpreter
 
-
 _create_dot = interpreter.InterpreterBuilder.create_dot
 
 
@@ -24,7 +23,7 @@ def _widened(value: interpreter.TensorHandle) -> interpreter.TensorHandle:
 
 
 def _create_dot_bf16(self: Any, a: Any, b: Any, *rest: Any) -> Any:
-    """Triton 3.6's multiplies bf16 bit patterns as integers: widen them, as it does 8-bit floats."""
+    """Triton 3.6 multiplies bf16 bit patterns as integers: widen them, as it does 8-bit floats."""
     return _create_dot(self, _widened(a), _widened(b), *rest)
 
 

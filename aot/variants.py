@@ -59,7 +59,8 @@ class Variant:
         """Values of the kernel's compile-time parameters; an innermost stride of 1 is one."""
         channels_last = self.layout == "nhwc"
         innermost = ("x_c", "y_c") if channels_last else ("x_w", "y_w")
-        return {name: 1 for name in innermost} | {
+        return {
+            **dict.fromkeys(innermost, 1),
             "PRECISION": self.precision,
             "CHANNELS_LAST": channels_last,
             "BLOCK_PIXELS": self.tile.pixels,
@@ -90,9 +91,15 @@ def _phase() -> Iterator[Variant]:
         # fp32 products hold split or converted operands in registers: smaller tiles, or they spill.
         if dtype == "f32":
             into = 16 if precision == "fp32" else 32
-            large, medium = Tile(128, 64, into, warps=8, stages=3), Tile(64, 32, 16, warps=4, stages=3)
+            large, medium = (
+                Tile(128, 64, into, warps=8, stages=3),
+                Tile(64, 32, 16, warps=4, stages=3),
+            )
         else:
-            large, medium = Tile(128, 128, 32, warps=8, stages=3), Tile(64, 64, 32, warps=4, stages=3)
+            large, medium = (
+                Tile(128, 128, 32, warps=8, stages=3),
+                Tile(64, 64, 32, warps=4, stages=3),
+            )
         for tile in (large, medium, narrow):
             yield Variant("phase", dtype, precision, "nchw", False, False, tile)
         for tile in (large, medium):

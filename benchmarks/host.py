@@ -1,6 +1,6 @@
 """Costs outside the kernel: host time of a warm call, and the first call of a fresh process.
 
-    python -m benchmarks.host --out host.json
+python -m benchmarks.host --out host.json
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import convt
 import torch
 import torch.nn.functional as F
 
+import convt
 from benchmarks.timing import environment, host_us
 
 FIRST_CALL = """
@@ -41,7 +41,11 @@ with torch.inference_mode():
 def first_call_ms(which: str, processes: int = 5) -> float:
     """Median over fresh processes, after the CUDA context exists."""
     times = [
-        float(subprocess.run([sys.executable, "-c", FIRST_CALL, which], check=True, capture_output=True).stdout)
+        float(
+            subprocess.run(
+                [sys.executable, "-c", FIRST_CALL, which], check=True, capture_output=True
+            ).stdout
+        )
         for _ in range(processes)
     ]
     return statistics.median(times)
@@ -64,7 +68,9 @@ def warm_calls() -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
     result = {

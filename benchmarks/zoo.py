@@ -1,6 +1,6 @@
 """Every layer of layers.json: convt beside cuDNN (benchmark mode, same layout, same process).
 
-    python -m benchmarks.zoo --out zoo.json [--layouts nchw,nhwc] [--match REGEX]
+python -m benchmarks.zoo --out zoo.json [--layouts nchw,nhwc] [--match REGEX]
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import convt
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+import convt
 from benchmarks.timing import environment, graph_us, relative_error
 
 LAYERS = Path(__file__).parent / "layers.json"
@@ -72,7 +72,9 @@ def geomean(values: list[float]) -> float:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    table = Table("layer", "layout", "floor us", "cuDNN us", "convt us", "speed-up", "error", "variant")
+    table = Table(
+        "layer", "layout", "floor us", "cuDNN us", "convt us", "speed-up", "error", "variant"
+    )
     for row in rows:
         table.add_row(
             row["id"], row["layout"], f"{row['floor_us']:.1f}", f"{row['aten_us']:.1f}",
@@ -84,7 +86,8 @@ def show(rows: list[dict[str, Any]]) -> None:
         some = [row for row in rows if row["layout"] == layout]
         speedups = [row["aten_us"] / row["convt_us"] for row in some]
         print(
-            f"{layout}: {len(some)} layers, speed-up over cuDNN {geomean(speedups):.2f} (geometric mean), "
+            f"{layout}: {len(some)} layers, speed-up over cuDNN {geomean(speedups):.2f} "
+            "(geometric mean), "
             f"faster on {sum(s > 1 for s in speedups)}, share of the floor "
             f"{geomean([row['floor_us'] / row['convt_us'] for row in some]):.1%} "
             f"(cuDNN {geomean([row['floor_us'] / row['aten_us'] for row in some]):.1%})"
@@ -92,13 +95,19 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--layouts", default="nchw,nhwc")
-    parser.add_argument("--match", default="", help="only layers whose id this regular expression finds")
+    parser.add_argument(
+        "--match", default="", help="only layers whose id this regular expression finds"
+    )
     arguments = parser.parse_args()
     torch.backends.cudnn.benchmark = True
-    layers = [row for row in json.loads(LAYERS.read_text()) if re.search(arguments.match, row["id"])]
+    layers = [
+        row for row in json.loads(LAYERS.read_text()) if re.search(arguments.match, row["id"])
+    ]
     todo = [(layer, layout) for layout in arguments.layouts.split(",") for layer in layers]
     rows = []
     for layer, layout in track(todo, "timing"):

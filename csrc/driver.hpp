@@ -9,13 +9,15 @@
 
 namespace convt {
 
-#define CONVT_DRIVER_CALLS(X)                                                                      \
-  X(cuInit)                                                                                        \
-  X(cuDriverGetVersion)                                                                            \
-  X(cuGetErrorName) X(cuGetErrorString) X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetAttribute) \
-      X(cuCtxGetDevice) X(cuCtxPushCurrent) X(cuCtxPopCurrent) X(cuDevicePrimaryCtxRetain)         \
-          X(cuThreadExchangeStreamCaptureMode) X(cuLibraryLoadData) X(cuLibraryGetKernel)          \
-              X(cuKernelGetFunction) X(cuKernelSetAttribute) X(cuLaunchKernel)
+// clang-format off
+#define CONVT_DRIVER_CALLS(X)                                                                     \
+  X(cuInit) X(cuGetErrorName) X(cuGetErrorString)                                                 \
+  X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetAttribute)                                      \
+  X(cuCtxGetDevice) X(cuCtxPushCurrent) X(cuCtxPopCurrent) X(cuDevicePrimaryCtxRetain)            \
+  X(cuThreadExchangeStreamCaptureMode)                                                            \
+  X(cuLibraryLoadData) X(cuLibraryGetKernel) X(cuKernelGetFunction) X(cuKernelSetAttribute)       \
+  X(cuLaunchKernel)
+// clang-format on
 
 struct Driver {
 #define CONVT_DRIVER_CALL(call) decltype(&::call) call = nullptr;

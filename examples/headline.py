@@ -1,4 +1,4 @@
-"""The headline layer: KernelBench level 1 #81, a stride-5, dilation-2 decoder layer of 831 MB output.
+"""The headline layer: KernelBench level 1 #81, stride 5 and dilation 2, 831 MB of output.
 
 On a GPU: time against cuDNN, bandwidth, share of the write floor, error. Without one: the plan for
 an RTX 4090, and the kernel's own arithmetic in Triton's interpreter on a crop.

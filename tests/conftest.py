@@ -8,7 +8,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 
 def pytest_collection_modifyitems(config, items):
-    """GPU tests skip where there is no GPU, and fail where CONVT_REQUIRE_GPU=1 says there is one."""
+    """GPU tests skip where there is no GPU, and fail where CONVT_REQUIRE_GPU=1 asks for one."""
     import torch
 
     if torch.cuda.is_available() or os.environ.get("CONVT_REQUIRE_GPU") == "1":

@@ -29,10 +29,6 @@ static CUresult call(const char* name, const char* format, ...) {
 static int current = 0;
 
 CUresult cuInit(unsigned flags) { return call("cuInit", "%u", flags); }
-CUresult cuDriverGetVersion(int* version) {
-  *version = 13000;
-  return CUDA_SUCCESS;
-}
 CUresult cuGetErrorName(CUresult error, const char** text) {
   (void)error;
   *text = "CUDA_ERROR_FAKE";

@@ -39,7 +39,11 @@ class Layer:
     why: str = field(default="", compare=False)
 
     def problem(
-        self, dtype: str = "f32", precision: str = "fp32", layout: str = "nchw", aligned: bool = True
+        self,
+        dtype: str = "f32",
+        precision: str = "fp32",
+        layout: str = "nchw",
+        aligned: bool = True,
     ) -> _C.Problem:
         sizes = (self.batch, self.in_channels, *self.size)
         weight = (self.in_channels, self.out_channels // self.groups, *self.kernel)

@@ -7,11 +7,11 @@ import sys
 import threading
 from pathlib import Path
 
-import convt
 import pytest
 import torch
 import torch.nn.functional as F
 
+import convt
 from tests.planning import Layer
 from tests.reference import DTYPES, assert_close
 from tests.test_kernels import LAYERS
@@ -105,7 +105,7 @@ def test_more_than_2_to_31_outputs_in_one_image():
 
 def headline():
     layer = Layer(2, 32, 64, (64, 128), (3, 3), (5, 5), (1, 1), dilation=(2, 2))
-    x, weight, bias = tensors(layer, "f32", "nchw")
+    x, weight, _ = tensors(layer, "f32", "nchw")
     expected = F.conv_transpose2d(x.double(), weight.double(), None, *arguments(layer))
     return (lambda: convt.conv_transpose2d(x, weight, None, *arguments(layer))), expected
 
@@ -265,9 +265,11 @@ def test_module_with_a_packed_weight_follows_its_updates():
 
 
 def test_double_goes_to_aten():
-    x, weight = torch.randn(1, 4, 5, 5, device="cuda").double(), torch.randn(4, 4, 3, 3).cuda().double()
+    x, weight = (
+        torch.randn(1, 4, 5, 5, device="cuda").double(),
+        torch.randn(4, 4, 3, 3).cuda().double(),
+    )
     plan = convt.explain(x, weight)
     assert not plan.served
     assert "only fp32, fp16 and bf16" in plan.reason
     torch.testing.assert_close(convt.conv_transpose2d(x, weight), F.conv_transpose2d(x, weight))
-

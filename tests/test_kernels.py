@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from convt import _C
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aot.interpret import launch
+from convt import _C
 from tests.planning import Layer, variants
 from tests.reference import DTYPES, assert_close, reference
 
@@ -14,17 +14,17 @@ ARCH = 89 if 89 in _C.architectures("cubin") else _C.architectures("cubin")[0]
 VARIANTS = variants()
 
 LAYERS = [
-    Layer(2, 5, 7, (4, 6), (3, 3), (2, 2), (1, 1), (1, 1), bias=True, why="channels of no multiple"),
+    Layer(2, 5, 7, (4, 6), (3, 3), (2, 2), (1, 1), (1, 1), bias=True, why="odd channels"),
     Layer(1, 32, 16, (3, 5), (3, 3), (5, 5), (1, 1), dilation=(2, 2), why="phases without taps"),
     Layer(1, 8, 8, (3, 5), (4, 3), (4, 6), (1, 2), dilation=(2, 3), groups=2, bias=True,
           why="gcd(stride, dilation) of 2 and 3"),
     Layer(1, 8, 8, (3, 5), (4, 3), (4, 6), (1, 2), (1, 3), (6, 4), why="dilation over stride"),
-    Layer(1, 48, 40, (2, 3), (4, 4), (2, 2), (1, 1), bias=True, why="several channel steps and tiles"),
+    Layer(1, 48, 40, (2, 3), (4, 4), (2, 2), (1, 1), bias=True, why="several steps and tiles"),
     Layer(3, 4, 4, (1, 1), (4, 4), (1, 1), why="1x1 input: several images in one program"),
     Layer(1, 3, 2, (1, 70), (1, 16), (1, 8), (0, 4), bias=True, why="a vocoder's layer, height 1"),
-    Layer(2, 6, 6, (5, 4), (3, 5), (2, 1), (0, 2), (1, 0), groups=6, why="depthwise, mixed strides"),
+    Layer(2, 6, 6, (5, 4), (3, 5), (2, 1), (0, 2), (1, 0), groups=6, why="depthwise"),
     Layer(1, 4, 4, (6, 6), (2, 2), (1, 1), (3, 3), why="padding beyond the kernel crops inputs"),
-    Layer(1, 2, 2, (3, 3), (1, 1), (3, 3), (0, 0), (2, 2), bias=True, why="kernel under the stride"),
+    Layer(1, 2, 2, (3, 3), (1, 1), (3, 3), (0, 0), (2, 2), bias=True, why="kernel < stride"),
 ]  # fmt: skip
 
 
@@ -58,7 +58,12 @@ def test_geometry(layer, layout):
     ("dtype", "precision"), [("f32", "tf32"), ("f32", "fp16"), ("f16", "fp32"), ("bf16", "fp32")]
 )
 def test_dtype_and_precision(dtype, precision, layout):
-    check(Layer(2, 20, 17, (4, 6), (3, 3), (2, 2), (1, 1), (1, 1), bias=True), dtype, precision, layout)
+    check(
+        Layer(2, 20, 17, (4, 6), (3, 3), (2, 2), (1, 1), (1, 1), bias=True),
+        dtype,
+        precision,
+        layout,
+    )
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
@@ -93,7 +98,8 @@ def test_any_geometry(h, w, groups, layout):
         2, 4 * groups, 3 * groups, size, kernel, stride, padding, (0, 0), dilation, groups, True
     )
     out = [
-        (size[i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + 1 for i in (0, 1)
+        (size[i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + 1
+        for i in (0, 1)
     ]
     if min(out) < 1:
         return

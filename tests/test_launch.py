@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import triton
-from convt import _C
 
+from convt import _C
 from tests.planning import HEADLINE, Layer, variants
 
 ARCH = _C.architectures("cubin")[0]
@@ -103,7 +103,10 @@ def test_another_device_gets_its_own_context_and_the_same_library(run):
     assert only(calls, "cuKernelGetFunction") == ["on 0", "on 1"]
     assert only(calls, "cuCtxPushCurrent") == ["1"]
     assert only(calls, "cuCtxPopCurrent") == ["1"]
-    assert [text.split("|")[4].strip() for text in only(calls, "cuLaunchKernel")] == ["on 0", "on 1"]
+    assert [text.split("|")[4].strip() for text in only(calls, "cuLaunchKernel")] == [
+        "on 0",
+        "on 1",
+    ]
 
 
 def test_shared_memory_over_48_kib_is_asked_for_on_each_device(run):

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from convt import _C
 
 from aot.compile import parse_archs
 from aot.variants import Tile, all_variants
+from convt import _C
 from tests.planning import variants
 
 ROOT = Path(__file__).parent.parent
@@ -132,5 +132,5 @@ def test_an_unfit_kernel_stops_the_build_with_its_name_and_the_reason(tmp_path, 
 def test_architectures_are_chosen_by_name_and_checked():
     assert parse_archs("90;89") == [89, 90]
     assert parse_archs("80, 86 120") == [80, 86, 120]
-    with pytest.raises(ValueError, match="CONVT_CUDA_ARCHS: expected some of 80, .*, got '75'"):
+    with pytest.raises(ValueError, match=r"CONVT_CUDA_ARCHS: expected some of 80, .*, got '75'"):
         parse_archs("75")

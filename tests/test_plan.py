@@ -4,10 +4,10 @@ import math
 from dataclasses import replace
 
 import pytest
-from convt import _C
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convt import _C
 from tests.planning import HEADLINE, Layer, variants
 
 ARCH = _C.architectures("cubin")[0]

@@ -13,7 +13,8 @@ assert importlib.util.find_spec("triton") is None
 import torch, convt
 x = torch.randn(2, 4, 5, 6)
 layer = convt.ConvTranspose2d(4, 3, 3, stride=2)
-torch.testing.assert_close(layer(x), torch.nn.functional.conv_transpose2d(x, layer.weight, layer.bias, 2))
+expected = torch.nn.functional.conv_transpose2d(x, layer.weight, layer.bias, 2)
+torch.testing.assert_close(layer(x), expected)
 arch = convt._C.architectures("cubin")[0]
 assert convt.explain(x, layer.weight, layer.bias, 2, arch=arch).served
 print("ran without triton")

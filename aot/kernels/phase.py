@@ -7,6 +7,7 @@ a phase is a small dense convolution of the input and no tap that does not exist
 
 import triton
 import triton.language as tl
+
 from aot.kernels.precision import dot
 
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from convt import _C, ops
 
@@ -119,6 +121,8 @@ def call(
     """Runs the op under torch's switches. `packed`: the weight in channels_last memory, if kept."""
     if not isinstance(input, Tensor):
         _check_input(input)
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return _aten(input, weight, bias, geometry)
     if torch._C._is_any_autocast_enabled():
         input, weight, bias = _autocast(input, weight, bias)
         packed = None
@@ -140,6 +144,12 @@ def call(
     # Under no_grad the autograd kernel, which is Python, would cost 7 us and do nothing.
     with torch._C._AutoDispatchBelowAutograd():
         return ops.conv_transpose2d(input, weight, bias, geometry, value, packed)
+
+
+def _aten(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: ops.Geometry) -> Tensor:
+    """For torch.func and forward-mode AD, whose rules torch has for its own op only."""
+    sh, sw, ph, pw, oph, opw, dh, dw, groups = geometry
+    return F.conv_transpose2d(input, weight, bias, (sh, sw), (ph, pw), (oph, opw), groups, (dh, dw))
 
 
 def geometry_of(

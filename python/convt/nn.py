@@ -187,8 +187,8 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     def _expire(self) -> None:
         packed = self._packed
         if packed is not None:
-            kept = self._parameters.get("weight") is packed.source
-            kept = kept and packed.source.device == packed.weight.device
+            source = packed.source
+            kept = self._parameters.get("weight") is source and source.data_ptr() == packed.address
             self._packed = packed._replace(version=-1) if kept else None
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> ConvTranspose2d:

@@ -17,15 +17,16 @@ enum class Family : std::uint8_t { phase };
 enum class ImageKind : std::uint8_t { cubin, ptx };
 
 // Kernel parameters by name; aot/kernels uses these names and no others. Pointers come first.
-#define CONVT_PARAMS(X)                                                                          \
-  X(x)                                                                                           \
-  X(weight)                                                                                      \
-  X(bias) X(y) X(has_bias) X(batch) X(groups) X(group_in) X(group_out) X(in_h) X(in_w) X(out_h)  \
-      X(out_w) X(kernel_h) X(kernel_w) X(x_n) X(x_c) X(x_h) X(x_w) X(y_n) X(y_c) X(y_h) X(y_w)   \
-          X(stride_h) X(stride_w) X(padding_h) X(padding_w) X(dilation_h) X(dilation_w) X(gcd_h) \
-              X(gcd_w) X(tap_period_h) X(tap_period_w) X(tap_inverse_h) X(tap_inverse_w)         \
-                  X(tap_shift_h) X(tap_shift_w) X(quotients_h) X(quotients_w) X(log2_tile_h)     \
-                      X(log2_tile_w)
+// clang-format off
+#define CONVT_PARAMS(X)                                                                           \
+  X(x) X(weight) X(bias) X(y)                                                                     \
+  X(has_bias) X(batch) X(groups) X(group_in) X(group_out)                                         \
+  X(in_h) X(in_w) X(out_h) X(out_w) X(kernel_h) X(kernel_w)                                       \
+  X(x_n) X(x_c) X(x_h) X(x_w) X(y_n) X(y_c) X(y_h) X(y_w)                                         \
+  X(stride_h) X(stride_w) X(padding_h) X(padding_w) X(dilation_h) X(dilation_w)                   \
+  X(gcd_h) X(gcd_w) X(tap_period_h) X(tap_period_w) X(tap_inverse_h) X(tap_inverse_w)             \
+  X(tap_shift_h) X(tap_shift_w) X(quotients_h) X(quotients_w) X(log2_tile_h) X(log2_tile_w)
+// clang-format on
 
 enum class Param : std::uint8_t {
 #define CONVT_PARAM(name) name,
