@@ -38,7 +38,7 @@ with torch.inference_mode():
 """
 
 
-def first_call_ms(which: str, processes: int = 5) -> float:
+def first_call_ms(which: str, processes: int = 3) -> float:
     """Median over fresh processes, after the CUDA context exists."""
     times = [
         float(

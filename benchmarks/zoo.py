@@ -113,7 +113,7 @@ def main() -> None:
     for layer, layout in track(todo, "timing"):
         rows.append(measure(layer, layout))
         torch.cuda.empty_cache()
-    arguments.out.write_text(json.dumps({**environment(), "rows": rows}, indent=1) + "\n")
+        arguments.out.write_text(json.dumps({**environment(), "rows": rows}, indent=1) + "\n")
     show(rows)
 
 

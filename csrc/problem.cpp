@@ -185,6 +185,9 @@ Problem Problem::of(const TensorDesc& input, const TensorDesc& weight, const Ten
   CONVT_EXPECT(!__builtin_mul_overflow(weight.sizes[1], geometry.groups, &out_channels),
                "the number of output channels overflows 64 bits: weight ", sizes(weight),
                ", groups ", geometry.groups);
+  CONVT_EXPECT(weight.sizes[0] % geometry.groups == 0,
+               "expected input channels to be divisible by groups=", geometry.groups, ", got ",
+               weight.sizes[0]);
   if (bias) {
     CONVT_EXPECT(bias->ndim == 1 && bias->sizes[0] == out_channels,
                  "expected bias to be 1-dimensional with ", out_channels, " elements, got size ",

@@ -91,8 +91,8 @@ def explain(
     _check_tensors(weight, bias)
     geometry = geometry_of(stride, padding, output_padding, dilation, groups)
     input, weight, bias = _autocast(input, weight, bias)
-    if input.dim() == 3:
-        input = input.unsqueeze(0)
+    if input.dim() != 4:
+        input = _batch_of_one(input)
     aligned = input.is_meta or input.data_ptr() % 16 == 0
     value = torch_precision(geometry) if precision is None else precision_value(precision)
     problem = ops.problem(input, weight, bias, geometry, value, aligned=aligned)
@@ -128,12 +128,7 @@ def call(
         packed = None
     value = torch_precision(geometry) if precision is None else precision_value(precision)
     if input.dim() != 4:
-        if input.dim() != 3:
-            raise RuntimeError(
-                "conv_transpose2d: expected input to have 4 dimensions [N, C, H, W], or 3 if it "
-                f"is unbatched, got {list(input.shape)}"
-            )
-        batch = input.unsqueeze(0)
+        batch = _batch_of_one(input)
         return ops.conv_transpose2d(batch, weight, bias, geometry, value, packed).squeeze(0)
     if (
         torch.is_grad_enabled()
@@ -184,19 +179,20 @@ def precision_value(precision: str) -> int:
 def torch_precision(geometry: ops.Geometry) -> int:
     """What torch would multiply fp32 with at this moment, so as never to be less accurate."""
     stride_h, stride_w, _, _, output_padding_h, output_padding_w, _, _, _ = geometry
-    # Without cuDNN, and for output padding of a stride or more, ATen runs a matrix product.
+    if output_padding_h < stride_h and output_padding_w < stride_w:
+        return _switch("conv")
+    return _switch("matmul")  # cuDNN does not take it: ATen runs a matrix product
+
+
+def _switch(kind: str) -> int:
     # torch.export disables cuDNN while it traces, which says nothing of where the graph will run.
-    by_cudnn = (
-        output_padding_h < stride_h
-        and output_padding_w < stride_w
-        and (torch._C._get_cudnn_enabled() or torch.compiler.is_exporting())
-    )
-    switch = "conv" if by_cudnn else "matmul"
-    return 1 if torch._C._get_fp32_precision_getter("cuda", switch) == "tf32" else 0
+    if not (torch._C._get_cudnn_enabled() or torch.compiler.is_exporting()):
+        kind = "matmul"
+    return 1 if torch._C._get_fp32_precision_getter("cuda", kind) == "tf32" else 0
 
 
 # torch.compiler.assume_constant_result, which would import half of torch (1.1 s) to say so.
-torch_precision._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_switch._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _pair(value: IntOrPair, name: str) -> tuple[int, int]:
@@ -234,6 +230,15 @@ def _check_input(input: object) -> None:
         raise TypeError(
             f"conv_transpose2d: expected input to be a Tensor, got {type(input).__name__}"
         )
+
+
+def _batch_of_one(input: Tensor) -> Tensor:
+    if input.dim() != 3:
+        raise RuntimeError(
+            "conv_transpose2d: expected input to have 4 dimensions [N, C, H, W], or 3 if it is "
+            f"unbatched, got {list(input.shape)}"
+        )
+    return input.unsqueeze(0)
 
 
 def _check_tensors(weight: object, bias: object) -> None:
