@@ -36,9 +36,11 @@ Loaded& loaded(const Image& image) {
 class ContextGuard {
  public:
   ContextGuard(const Driver& driver, int device) : driver_(driver) {
-    CUdevice wanted = 0, current = 0;
+    // CUdevice handles are ordinals.
+    CUdevice current = 0;
+    if (driver.cuCtxGetDevice(&current) == CUDA_SUCCESS && current == device) return;
+    CUdevice wanted = 0;
     CONVT_CHECK(driver, cuDeviceGet, &wanted, device);
-    if (driver.cuCtxGetDevice(&current) == CUDA_SUCCESS && current == wanted) return;
     CUcontext context = nullptr;
     // Retained for the life of the process, as torch does.
     CONVT_CHECK(driver, cuDevicePrimaryCtxRetain, &context, wanted);

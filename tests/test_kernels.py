@@ -23,7 +23,7 @@ LAYERS = [
     Layer(3, 4, 4, (1, 1), (4, 4), (1, 1), why="1x1 input: several images in one program"),
     Layer(1, 3, 2, (1, 70), (1, 16), (1, 8), (0, 4), bias=True, why="a vocoder's layer, height 1"),
     Layer(2, 6, 6, (5, 4), (3, 5), (2, 1), (0, 2), (1, 0), groups=6, why="depthwise"),
-    Layer(1, 4, 4, (6, 6), (2, 2), (1, 1), (3, 3), why="padding beyond the kernel crops inputs"),
+    Layer(1, 16, 16, (12, 12), (2, 2), (1, 1), (3, 3), why="padding over the kernel crops inputs"),
     Layer(1, 2, 2, (3, 3), (1, 1), (3, 3), (0, 0), (2, 2), bias=True, why="kernel < stride"),
 ]  # fmt: skip
 

@@ -130,15 +130,13 @@ def call(
     if input.dim() != 4:
         batch = _batch_of_one(input)
         return ops.conv_transpose2d(batch, weight, bias, geometry, value, packed).squeeze(0)
-    if (
-        torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
-        or torch.is_inference_mode_enabled()
-    ):
+    if torch.compiler.is_compiling():
         return ops.conv_transpose2d(input, weight, bias, geometry, value, packed)
+    if torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+        return ops.eager_conv_transpose2d(input, weight, bias, geometry, value, packed)
     # Under no_grad the autograd kernel, which is Python, would cost 7 us and do nothing.
     with torch._C._AutoDispatchBelowAutograd():
-        return ops.conv_transpose2d(input, weight, bias, geometry, value, packed)
+        return ops.eager_conv_transpose2d(input, weight, bias, geometry, value, packed)
 
 
 def _aten(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: ops.Geometry) -> Tensor:

@@ -19,6 +19,8 @@ _LIBRARY = Path(__file__).parent / "lib" / "libconvt_torch.so"
 torch.ops.load_library(str(_LIBRARY))  # type: ignore[no-untyped-call]
 
 conv_transpose2d: Callable[..., Tensor] = torch.ops.convt.conv_transpose2d.default
+# What it calls, a quarter of a microsecond sooner; tracers know only the former.
+eager_conv_transpose2d: Callable[..., Tensor] = torch.ops.convt.conv_transpose2d.default._op
 
 # Nine ints: stride, padding, output_padding, dilation (each height, width) and groups.
 Geometry = Sequence[int]
