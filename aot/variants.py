@@ -57,12 +57,10 @@ class Variant:
     @property
     def constants(self) -> dict[str, int | bool | str]:
         """Values of the kernel's compile-time parameters; an innermost stride of 1 is one."""
-        channels_last = self.layout == "nhwc"
-        innermost = ("x_c", "y_c") if channels_last else ("x_w", "y_w")
+        innermost = ("x_c", "y_c") if self.layout == "nhwc" else ("x_w", "y_w")
         return {
             **dict.fromkeys(innermost, 1),
             "PRECISION": self.precision,
-            "CHANNELS_LAST": channels_last,
             "BLOCK_PIXELS": self.tile.pixels,
             "BLOCK_OUT": self.tile.out,
             "BLOCK_IN": self.tile.into,

@@ -70,7 +70,6 @@ def phase(
     log2_tile_h,
     log2_tile_w,
     PRECISION: tl.constexpr,
-    CHANNELS_LAST: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
     BLOCK_IN: tl.constexpr,
@@ -111,6 +110,8 @@ def phase(
     first_i_h = q_h + origin_h
     first_i_w = q_w + origin_w
 
+    # Tiles are [pixels, channels] in both layouts: Triton puts neighbouring lanes along channels
+    # where their stride is the constant 1, and along pixels otherwise.
     # Offsets are relative to the box's image, where 32 bits hold them (the planner proves it;
     # strides are 64-bit in wide variants), however large the batch is.
     lane = tl.arange(0, BLOCK_IN)
@@ -121,12 +122,8 @@ def phase(
     x_pixel = n * x_n + first_i_h * x_h + first_i_w * x_w
     weight += group * group_in * taps * group_out
     w_tile = (lane * (taps * group_out))[:, None] + out[None, :]
-    if CHANNELS_LAST:
-        x_tile = x_pixel[:, None] + (lane * x_c)[None, :]
-        acc = tl.zeros((BLOCK_PIXELS, BLOCK_OUT), tl.float32)
-    else:
-        x_tile = x_pixel[None, :] + (lane * x_c)[:, None]
-        acc = tl.zeros((BLOCK_OUT, BLOCK_PIXELS), tl.float32)
+    x_tile = x_pixel[:, None] + (lane * x_c)[None, :]
+    acc = tl.zeros((BLOCK_PIXELS, BLOCK_OUT), tl.float32)
 
     # One flat loop over (tap, input channels): a nested one would not be software-pipelined.
     in_tiles = tl.cdiv(group_in, BLOCK_IN)
@@ -144,23 +141,14 @@ def phase(
         w_step = weight + (c.to(tl.int64) * taps + k) * group_out
 
         w = tl.load(w_step + w_tile, mask=in_inside[:, None] & out_inside[None, :], other=0.0)
-        if CHANNELS_LAST:
-            a = tl.load(x_step + x_tile, mask=inside[:, None] & in_inside[None, :], other=0.0)
-            acc = dot(a, w, acc, PRECISION)
-        else:
-            a = tl.load(x_step + x_tile, mask=inside[None, :] & in_inside[:, None], other=0.0)
-            acc = dot(tl.trans(w), a, acc, PRECISION)
+        a = tl.load(x_step + x_tile, mask=inside[:, None] & in_inside[None, :], other=0.0)
+        acc = dot(a, w, acc, PRECISION)
 
     channel = group * group_out + out
     b = tl.load(bias + channel, mask=out_inside & (has_bias != 0), other=0.0).to(tl.float32)
     y += first_n.to(tl.int64) * y_n + group * group_out * y_c
     y_pixel = n * y_n + o_h * y_h + o_w * y_w
-    if CHANNELS_LAST:
-        acc += b[None, :]
-        y_tile = y_pixel[:, None] + (out * y_c)[None, :]
-        mask = stored[:, None] & out_inside[None, :]
-    else:
-        acc += b[:, None]
-        y_tile = y_pixel[None, :] + (out * y_c)[:, None]
-        mask = stored[None, :] & out_inside[:, None]
+    acc += b[None, :]
+    y_tile = y_pixel[:, None] + (out * y_c)[None, :]
+    mask = stored[:, None] & out_inside[None, :]
     tl.store(y + y_tile, acc.to(y.dtype.element_ty), mask=mask)
