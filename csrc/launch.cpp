@@ -19,11 +19,11 @@ namespace {
 constexpr int kMaxDevices = 64;
 constexpr std::uint32_t kDefaultSharedBytes = 48 * 1024;  // more has to be asked for, per device
 
-// One image as the driver knows it. `kernel` serves every device; `ready` has a bit per device
-// whose attributes are set.
+// One image as the driver knows it: loaded once for the process, ready to launch once per device.
+// (A CUkernel launches on any device too, but is looked up at each launch.)
 struct Loaded {
-  std::atomic<CUkernel> kernel{nullptr};
-  std::atomic<std::uint64_t> ready{0};
+  CUkernel kernel = nullptr;  // guarded by the mutex of load()
+  std::array<std::atomic<CUfunction>, kMaxDevices> functions{};
 };
 
 // By Image::index; lives as long as the process, as the loaded libraries do.
@@ -80,33 +80,30 @@ void check_device(int device) {
                       "), got " + std::to_string(device));
 }
 
-// The slow path of a kernel's first use on a device.
-CUkernel load(const Driver& driver, const Plan& plan, const Image& image, int device) {
+// The slow path: a kernel's first use on a device, whose context is current.
+CUfunction load(const Driver& driver, const Plan& plan, const Image& image, int device) {
   static std::mutex* mutex = new std::mutex;  // outlives static destruction, as its users may
   const std::lock_guard lock(*mutex);
   const RelaxedCapture relaxed(driver);
   Loaded& entry = loaded(image);
-  CUkernel kernel = entry.kernel.load();
-  if (!kernel) {
+  if (!entry.kernel) {
     CUlibrary library = nullptr;
     CONVT_CHECK_PLAN(driver, plan, cuLibraryLoadData, &library, image.data.data(), nullptr, nullptr,
                      0, nullptr, nullptr, 0);
     const std::string symbol(plan.variant->symbol);
-    CONVT_CHECK_PLAN(driver, plan, cuLibraryGetKernel, &kernel, library, symbol.c_str());
-    entry.kernel.store(kernel);
+    CONVT_CHECK_PLAN(driver, plan, cuLibraryGetKernel, &entry.kernel, library, symbol.c_str());
   }
   if (image.shared_bytes > kDefaultSharedBytes) {
     CUdevice handle = 0;
     CONVT_CHECK(driver, cuDeviceGet, &handle, device);
     CONVT_CHECK_PLAN(driver, plan, cuKernelSetAttribute,
                      CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                     static_cast<int>(image.shared_bytes), kernel, handle);
+                     static_cast<int>(image.shared_bytes), entry.kernel, handle);
   }
-  // Drivers load lazily; asking for the function puts the code on the device now.
   CUfunction function = nullptr;
-  CONVT_CHECK_PLAN(driver, plan, cuKernelGetFunction, &function, kernel);
-  entry.ready.fetch_or(std::uint64_t{1} << device);
-  return kernel;
+  CONVT_CHECK_PLAN(driver, plan, cuKernelGetFunction, &function, entry.kernel);
+  entry.functions[static_cast<std::size_t>(device)].store(function, std::memory_order_release);
+  return function;
 }
 
 int environment_arch() {
@@ -195,10 +192,10 @@ void launch(const Plan& plan, const Pointers& pointers, int device, CUstream_st*
   const ContextGuard context(driver, device);
   const Variant& variant = *plan.variant;
   const Image& image = *variant.image(plan.target.arch, plan.target.kind);
-  Loaded& entry = loaded(image);
-  CUkernel kernel = entry.kernel.load(std::memory_order_acquire);
-  if (!(entry.ready.load(std::memory_order_acquire) >> device & 1)) [[unlikely]]
-    kernel = load(driver, plan, image, device);
+  CUfunction function =
+      loaded(image).functions[static_cast<std::size_t>(device)].load(std::memory_order_acquire);
+  if (!function) [[unlikely]]
+    function = load(driver, plan, image, device);
 
   // Triton appends two scratch pointers to every kernel; the build refuses kernels that use them.
   const void* scratch = nullptr;
@@ -215,8 +212,8 @@ void launch(const Plan& plan, const Pointers& pointers, int device, CUstream_st*
   }
   parameters[count++] = &scratch;
   parameters[count++] = &scratch;
-  CONVT_CHECK_PLAN(driver, plan, cuLaunchKernel, reinterpret_cast<CUfunction>(kernel), plan.grid.x,
-                   plan.grid.y, plan.grid.z, 32 * variant.warps, 1, 1, image.shared_bytes, stream,
+  CONVT_CHECK_PLAN(driver, plan, cuLaunchKernel, function, plan.grid.x, plan.grid.y, plan.grid.z,
+                   32 * variant.warps, 1, 1, image.shared_bytes, stream,
                    const_cast<void**>(parameters.data()), nullptr);
 }
 
