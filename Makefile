@@ -25,6 +25,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest --allowlist .stubtest-allowlist convt._C
 	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
 
 format: $(DEPENDENCIES)

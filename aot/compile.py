@@ -130,6 +130,7 @@ def compile_image(variant: Variant, arch: int, folder: Path) -> Entry:
         (folder / f"{stem}.{kind}").write_bytes(data)
     entry = {
         "arch": arch,
+        "source_hash": stem,
         "shared_bytes": metadata.shared,
         "registers": usage["registers"],
         "spilled_bytes": usage["spilled_bytes"],

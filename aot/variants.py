@@ -76,10 +76,13 @@ class Variant:
         """What the compiler may assume divides a parameter (bytes for pointers); 1 for nothing."""
         if not self.aligned:
             return 1
-        if parameter in POINTERS:
-            return 1 if parameter == "bias" else 16  # a bias may be a slice; it is read as scalars
-        aligned = (*STRIDES, "group_in", "group_out")
-        return 16 // DTYPE_BYTES[self.dtype] if parameter in aligned else 1
+        if self.layout == "nchw":  # pixels start anywhere; rows of the packed weight do not
+            pointers, integers = ("weight",), ("group_out",)
+        else:
+            pointers, integers = ("x", "weight", "y"), (*STRIDES, "group_in", "group_out")
+        if parameter in pointers:
+            return 16
+        return 16 // DTYPE_BYTES[self.dtype] if parameter in integers else 1
 
 
 def _phase() -> Iterator[Variant]:
@@ -98,13 +101,11 @@ def _phase() -> Iterator[Variant]:
                 Tile(128, 128, 32, warps=8, stages=3),
                 Tile(64, 64, 32, warps=4, stages=3),
             )
-        for tile in (large, medium, narrow):
-            yield Variant("phase", dtype, precision, "nchw", False, False, tile)
-        for tile in (large, medium):
-            yield Variant("phase", dtype, precision, "nhwc", True, False, tile)
-        for tile in (medium, narrow):
-            yield Variant("phase", dtype, precision, "nhwc", False, False, tile)
         for layout in ("nchw", "nhwc"):
+            for tile in (large, medium):
+                yield Variant("phase", dtype, precision, layout, True, False, tile)
+            for tile in (medium, narrow):
+                yield Variant("phase", dtype, precision, layout, False, False, tile)
             yield Variant("phase", dtype, precision, layout, False, True, far)
 
 

@@ -40,11 +40,12 @@ bool matches(const Variant& variant, const Problem& problem, const Target& targe
          variant.image(target.arch, target.kind) != nullptr;
 }
 
-// 16-byte vectors: the tensors and, innermost, the channels of a group start on such boundaries.
+// 16-byte vectors of what is innermost: the packed weight's output channels, and in nhwc the
+// channels of a group of input and output.
 bool vectors_fit(const Problem& problem) noexcept {
   const std::int64_t lanes = problem.dtype == DType::f32 ? 4 : 8;
-  return problem.aligned && problem.layout == Layout::nhwc && problem.group_in() % lanes == 0 &&
-         problem.group_out() % lanes == 0;
+  if (problem.group_out() % lanes != 0) return false;
+  return problem.layout == Layout::nchw || (problem.aligned && problem.group_in() % lanes == 0);
 }
 
 struct Candidate {

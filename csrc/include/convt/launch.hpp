@@ -16,7 +16,8 @@ struct CONVT_EXPORT DriverError : std::runtime_error {
 };
 
 // Device addresses. `weight` is packed: [in_channels, kernel_h, kernel_w, out_channels / groups],
-// which is torch's weight in channels_last. `bias` may be null if the problem has none.
+// which is torch's weight in channels_last, on a 16-byte boundary, as is `y`; `x` is where the
+// problem says so. `bias` may be null if the problem has none.
 struct Pointers {
   const void* x = nullptr;
   const void* weight = nullptr;

@@ -70,7 +70,7 @@ struct Variant {
   DType dtype;
   Precision precision;
   Layout layout;
-  bool aligned;  // needs 16-byte aligned tensors and channel counts
+  bool aligned;  // needs 16-byte vectors along channels
   bool wide;     // 64-bit offsets
   std::int32_t block_pixels;
   std::int32_t block_out;
