@@ -76,10 +76,10 @@ class Variant:
         """What the compiler may assume divides a parameter (bytes for pointers); 1 for nothing."""
         if not self.aligned:
             return 1
-        if self.layout == "nchw":  # pixels start anywhere; rows of the packed weight do not
-            pointers, integers = ("weight",), ("group_out",)
-        else:
-            pointers, integers = ("x", "weight", "y"), (*STRIDES, "group_in", "group_out")
+        pointers, integers = ["weight"], ["group_out"]
+        if self.layout == "nhwc":  # in nchw, pixels start anywhere
+            pointers += ["x", "y"]
+            integers += ["group_in", *STRIDES]
         if parameter in pointers:
             return 16
         return 16 // DTYPE_BYTES[self.dtype] if parameter in integers else 1
