@@ -11,7 +11,7 @@ DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.convt-$(CONVT_CUDA_ARCHS)
 SOURCES := $(shell find aot cmake csrc python -type f -not -path '*/__pycache__/*') \
            CMakeLists.txt pyproject.toml VERSION
-CXX_SOURCES := $(shell find csrc tests -name '*.[ch]' -o -name '*.[ch]pp')
+CXX_SOURCES := $(shell find csrc examples tests -name '*.[ch]' -o -name '*.[ch]pp')
 
 .PHONY: demo test lint format wheel clean
 
@@ -19,7 +19,7 @@ demo: $(INSTALLED)  ## build, install, run the headline layer
 	$(BIN)/python -m examples.headline
 
 test: $(INSTALLED)  ## the CPU suite, and the GPU suite where there is one
-	$(BIN)/python -m pytest
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@
 #include "convt/launch.hpp"
 #include "convt/plan.hpp"
 #include "convt/problem.hpp"
+#include "convt/require_torch_op.hpp"
 
 namespace convt {
 namespace {
@@ -174,4 +175,7 @@ STABLE_TORCH_LIBRARY_IMPL(convt, CPU, library) { library.impl("conv_transpose2d"
 STABLE_TORCH_LIBRARY_IMPL(convt, CUDA, library) { library.impl("conv_transpose2d", &boxed); }
 
 }  // namespace
+
+void require_torch_op() noexcept {}
+
 }  // namespace convt

@@ -1,0 +1,51 @@
+// convt for programs that use libtorch: a function on at::Tensor, compiled with your own libtorch.
+// Link convt::torch. The op is registered as torch.ops.convt.conv_transpose2d.
+#pragma once
+
+#include <ATen/Context.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <optional>
+#include <vector>
+
+#include "convt/problem.hpp"
+#include "convt/require_torch_op.hpp"
+
+namespace convt {
+
+// What torch would multiply fp32 convolutions with at this moment.
+inline Precision torch_precision() {
+  const at::Context& context = at::globalContext();
+  return context.userEnabledCuDNN() && context.allowTF32CuDNN() ? Precision::tf32 : Precision::fp32;
+}
+
+// at::conv_transpose2d answered by convt's kernels.
+//
+//   input     [N, C, H, W]
+//   weight    [C, out_channels / groups, kH, kW]
+//   bias      [out_channels], or nothing
+//   packed    the weight in channels_last memory, if you keep one; else each call makes it, which
+//             costs nothing where the weight already is
+//
+// CPU tensors, and CUDA problems that no kernel serves, go to ATen. No gradients: for inference.
+// Throws c10::Error or convt::InvalidArgument (a std::runtime_error) where torch would refuse.
+inline at::Tensor conv_transpose2d(const at::Tensor& input, const at::Tensor& weight,
+                                   const std::optional<at::Tensor>& bias = std::nullopt,
+                                   const Geometry& geometry = {},
+                                   std::optional<Precision> precision = std::nullopt,
+                                   const std::optional<at::Tensor>& packed = std::nullopt) {
+  using Op = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                        at::IntArrayRef, int64_t, const std::optional<at::Tensor>&);
+  require_torch_op();
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("convt::conv_transpose2d", "").typed<Op>();
+  const Geometry& g = geometry;
+  const std::vector<int64_t> list{g.stride.h,   g.stride.w,         g.padding.h,
+                                  g.padding.w,  g.output_padding.h, g.output_padding.w,
+                                  g.dilation.h, g.dilation.w,       g.groups};
+  const auto value = static_cast<int64_t>(precision.value_or(torch_precision()));
+  return op.call(input, weight, bias, list, value, packed);
+}
+
+}  // namespace convt

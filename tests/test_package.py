@@ -1,0 +1,84 @@
+"""What is installed: exactly these files, libraries that need nothing but torch, C++ that builds."""
+
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+
+import convt
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = Path(convt.__file__).parent
+LIBRARIES = ["lib/libconvt_core.so", "lib/libconvt_torch.so"]
+
+EXPECTED = """
+__init__.py _C.pyi functional.py nn.py ops.py py.typed
+include/convt/export.hpp include/convt/launch.hpp include/convt/plan.hpp include/convt/problem.hpp
+include/convt/registry.hpp include/convt/require_torch_op.hpp include/convt/torch.hpp
+lib/libconvt_core.so lib/libconvt_torch.so
+share/cmake/convt/convtConfig.cmake share/cmake/convt/convtConfigVersion.cmake
+share/cmake/convt/convtTargets.cmake share/cmake/convt/convtTargets-release.cmake
+""".split()
+
+
+def test_the_wheel_holds_exactly_these_files():
+    files = [Path(str(file)) for file in metadata.files("convt") or []]
+    inside = {str(file.relative_to("convt")) for file in files if file.parts[0] == "convt"}
+    extension = {name for name in inside if re.fullmatch(r"_C\..*\.so", name)}
+    compiled = {name for name in inside if "__pycache__" in name}
+    assert len(extension) == 1
+    assert inside - extension - compiled == set(EXPECTED)
+
+
+def dynamic(library, *keys):
+    text = subprocess.run(
+        ["readelf", "-d", "-W", PACKAGE / library], check=True, capture_output=True, text=True
+    ).stdout
+    return [m[2] for m in re.finditer(r"\((\w+)\).*\[(.*)\]", text) if m[1] in keys]
+
+
+@pytest.mark.parametrize("library", [*LIBRARIES, "extension"])
+def test_libraries_need_no_cuda_and_look_for_neighbours_only(library):
+    if library == "extension":
+        library = next(PACKAGE.glob("_C*.so")).name
+    system = {"libstdc++.so.6", "libgcc_s.so.1", "libc.so.6", "ld-linux-x86-64.so.2"}
+    system |= {"libm.so.6", "libdl.so.2"}
+    ours = {"libconvt_core.so", "libtorch_cpu.so"}
+    assert set(dynamic(library, "NEEDED")) <= system | ours
+    assert set(dynamic(library, "RPATH", "RUNPATH")) <= {"$ORIGIN", "$ORIGIN/lib"}
+
+
+def test_the_op_library_uses_the_stable_abi_only():
+    text = subprocess.run(
+        ["nm", "-D", "--undefined-only", PACKAGE / "lib/libconvt_torch.so"],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    names = [line.split()[-1].split("@")[0] for line in text.splitlines()]
+    torchs = [name for name in names if re.match(r"(aoti_)?torch_", name)]
+    include = Path(torch.__file__).parent / "include/torch/csrc"
+    headers = [*include.glob("stable/c/*.h"), *include.glob("inductor/aoti_torch/c/*.h")]
+    declared = set(re.findall(r"\b(?:aoti_)?torch_\w+", " ".join(h.read_text() for h in headers)))
+    assert torchs
+    assert set(torchs) <= declared
+    mangled = [name for name in names if re.search(r"2at|3c10|5torch", name)]
+    assert not mangled, "C++ symbols of torch are not stable"
+
+
+def test_cpp_examples_build_and_run(tmp_path):
+    prefix = f"{convt.cmake_prefix_path};{torch.utils.cmake_prefix_path}"
+    for command in (
+        ["cmake", "-S", ROOT / "examples/cpp", "-B", tmp_path, "-G", "Ninja",
+         "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_PREFIX_PATH={prefix}"],
+        ["cmake", "--build", tmp_path],
+    ):  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    plan = subprocess.run([tmp_path / "plan"], capture_output=True, text=True)
+    assert plan.returncode == 0, plan.stdout
+    assert "as expected: conv_transpose2d: expected stride to be positive" in plan.stdout
+    decoder = subprocess.run([tmp_path / "decoder"], capture_output=True, text=True)
+    assert decoder.returncode == 0, decoder.stdout
+    assert "all right" in decoder.stdout
