@@ -70,14 +70,23 @@ Box best_box(const Problem& problem, const Axis& h, const Axis& w, int pixels) n
   return best;
 }
 
-// Whether every offset inside a program, from its first image on, stays within 32 bits.
+// Whether 32 bits hold every offset of an access that happens, from a program's first image on.
+// Inputs are addressed from the first tap of a phase, up to a kernel's reach beyond the image.
 bool narrow_enough(const Problem& problem, const Variant& variant, const Box& box) noexcept {
   const Pair out = problem.out();
+  const auto product = [](auto... factors) { return (static_cast<double>(factors) * ...); };
   const std::int64_t images = std::int64_t{variant.block_pixels} >> (box.log2_h + box.log2_w);
-  const std::int64_t x_image = problem.in_channels * problem.in.h * problem.in.w;
-  const std::int64_t y_image = problem.out_channels * out.h * out.w;
-  // Padding rows are addressed before they are masked, hence one image to spare.
-  return (images + 1) * std::max(x_image, y_image) <= kInt32 && problem.weight_numel() <= kInt32;
+  const double reach_h = product(problem.kernel.h, problem.geometry.dilation.h);
+  const double reach_w = product(problem.kernel.w, problem.geometry.dilation.w);
+  const double x_image =
+      product(problem.in_channels, problem.in.h + reach_h, problem.in.w + reach_w);
+  const double y_image = product(problem.out_channels, out.h, out.w);
+  return product(images, std::max(x_image, y_image)) <= kInt32;
+}
+
+// Rows of the packed weight are addressed in 32 bits in every variant.
+bool weight_fits(const Problem& problem, const Variant& variant) noexcept {
+  return problem.kernel.h * problem.kernel.w * problem.group_out() <= kInt32 / variant.block_in;
 }
 
 // Time on `sms` multiprocessors in arbitrary units. A program's time per input channel grows with
@@ -86,7 +95,7 @@ Candidate phase_candidate(const Variant& variant, const Problem& problem, const 
                           const Axis& w, int sms) noexcept {
   const Box box = best_box(problem, h, w, variant.block_pixels);
   if ((variant.aligned && !vectors_fit(problem)) ||
-      (!variant.wide && !narrow_enough(problem, variant, box)))
+      (!variant.wide && !narrow_enough(problem, variant, box)) || !weight_fits(problem, variant))
     return {};
   const Geometry& g = problem.geometry;
   const std::int64_t images = std::int64_t{variant.block_pixels} >> (box.log2_h + box.log2_w);
@@ -142,7 +151,8 @@ Plan plan(const Problem& problem, const Target& target) {
     const Candidate candidate = phase_candidate(variant, problem, h, w, sms);
     if (candidate.cost < best.cost) best = candidate;
   }
-  if (!best.variant) return plan.reason = "the problem needs more programs than a grid has", plan;
+  if (!best.variant)
+    return plan.reason = "it is too large for one grid or for 32-bit weight rows", plan;
 
   plan.variant = best.variant;
   plan.reason = "general kernel, the tile of least modelled time";

@@ -53,7 +53,8 @@ def test_ptx_plan_says_that_the_driver_compiles():
         (replace(HEADLINE, batch=0), {}, "the output is empty"),
         (Layer(stride=(40000, 1)), {}, "a stride is over 32768"),
         (Layer(size=(1, 2**31)), {}, "a size is over 2^30"),
-        (Layer(batch=2**29, kernel=(1, 1), stride=(30, 30)), {}, "more programs than a grid has"),
+        (Layer(batch=2**29, kernel=(1, 1), stride=(30, 30)), {}, "too large for one grid"),
+        (Layer(1, 1, 2**20, kernel=(50, 50)), {}, "too large for one grid or for 32-bit weight"),
     ],
 )
 def test_what_no_kernel_serves_goes_to_aten_with_the_reason(layer, problem, reason):
@@ -81,6 +82,8 @@ def test_offsets_are_64_bit_only_where_an_image_needs_them():
     big_image = Layer(1, 64, 64, (4096, 4096), (2, 2), (2, 2), why="2^32 outputs in one image")
     assert not VARIANTS[plan(big_batch).variant]["wide"]
     assert VARIANTS[plan(big_image).variant]["wide"]
+    far_taps = Layer(1, 64, 64, (2, 2**14), (2**12, 1), why="taps begin 2^12 rows past the image")
+    assert VARIANTS[plan(far_taps).variant]["wide"]
 
 
 @pytest.mark.parametrize(

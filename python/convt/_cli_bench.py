@@ -1,0 +1,107 @@
+"""`convt bench`: one layer on a GPU, beside cuDNN."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convt import _cli_machine as machine
+from convt import functional, nn
+from convt._cli_layer import Layer, UserError, plan_json, plan_of
+
+
+def bench(layer: Layer) -> dict[str, Any]:
+    """Times and errors of both, as JSON; UserError without a GPU that torch can use."""
+    if not torch.cuda.is_available():
+        why = machine.driver_error() or "torch cannot use it (see `convt doctor`)"
+        raise UserError(f"no GPU to measure on: {why}")
+    plan_of(layer, None)  # a bad layer is told before anything is allocated
+    torch.backends.cudnn.benchmark = True
+    try:
+        with torch.inference_mode():
+            return _measure(layer)
+    except torch.OutOfMemoryError as error:
+        raise UserError(str(error)) from error
+
+
+def _measure(layer: Layer) -> dict[str, Any]:
+    x, weight, bias = layer.tensors("cuda")
+    for tensor in (x, weight, bias):
+        if tensor is not None:
+            tensor.normal_()
+    module = _module(layer, weight, bias)
+    runs: dict[str, Callable[[], Tensor]] = {
+        "convt": lambda: module(x),
+        "cuDNN": lambda: F.conv_transpose2d(x, weight, bias, **layer.geometry),
+    }
+    plan = functional.explain(x, weight, bias, **layer.geometry, precision=layer.precision)
+    # The first image stands for all: fp64 takes long.
+    doubles = (x[:1].double(), weight.double(), None if bias is None else bias.double())
+    expected = F.conv_transpose2d(*doubles, **layer.geometry)
+    result: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(),
+        "torch": str(torch.__version__),
+        "cudnn": torch.backends.cudnn.version(),
+        "plan": plan_json(plan),
+    }
+    for name, run in runs.items():
+        error = relative_error(run()[:1], expected)
+        ms = median_ms(run)
+        gb_per_s = plan.problem.min_bytes / ms / 1e6
+        result[name] = {"ms": ms, "gb_per_s": gb_per_s, "error": error}
+    return result
+
+
+def _module(layer: Layer, weight: Tensor, bias: Tensor | None) -> nn.ConvTranspose2d:
+    """The module, since it is what keeps the weight in the kernels' memory order."""
+    module = nn.ConvTranspose2d(
+        layer.input_size[1],
+        layer.out_channels,
+        (layer.weight_size[2], layer.weight_size[3]),
+        **layer.geometry,
+        bias=bias is not None,
+        device=weight.device,
+        dtype=layer.dtype,
+        precision=layer.precision,
+    )
+    with torch.inference_mode(False):
+        module.weight = torch.nn.Parameter(weight.clone())
+        module.bias = None if bias is None else torch.nn.Parameter(bias.clone())
+    return module
+
+
+def median_ms(run: Callable[[], Tensor], repetitions: int = 50) -> float:
+    """Median GPU time of a call, by events around each."""
+    for _ in range(5):
+        run()
+    events = [[torch.cuda.Event(enable_timing=True) for _ in "se"] for _ in range(repetitions)]
+    for start, end in events:
+        start.record()
+        run()
+        end.record()
+    torch.cuda.synchronize()
+    return statistics.median(start.elapsed_time(end) for start, end in events)
+
+
+def relative_error(output: Tensor, expected: Tensor) -> float:
+    """Norm of the difference over the norm of the fp64 reference."""
+    return ((output.double() - expected).norm() / expected.norm()).item()
+
+
+def text(result: dict[str, Any]) -> str:
+    plan = result["plan"]
+    lines = [
+        f"{result['device']}, torch {result['torch']}, cuDNN {result['cudnn']}",
+        plan["variant"] or f"convt runs ATen: {plan['reason']}",
+        f"{'':8} {'ms':>9} {'GB/s':>8} {'error':>9}",
+    ]
+    for name in ("convt", "cuDNN"):
+        run = result[name]
+        lines.append(f"{name:8} {run['ms']:9.4f} {run['gb_per_s']:8.0f} {run['error']:9.1e}")
+    lines.append(f"{result['cuDNN']['ms'] / result['convt']['ms']:.2f} times as fast as cuDNN")
+    return "\n".join(lines)
