@@ -8,7 +8,6 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-import triton
 
 from convt import _C
 from tests.planning import HEADLINE, Layer, variants
@@ -26,17 +25,6 @@ from tests.planning import HEADLINE, Layer
 plan = _C.plan(HEADLINE.problem(), _C.device_target(0))
 """
 LAUNCH = PRELUDE + "_C.launch(plan, 1111, 2222, 3333, 4444, device=0, stream=77)\n"
-
-
-@pytest.fixture(scope="session")
-def fake_cuda(tmp_path_factory):
-    library = tmp_path_factory.mktemp("fake") / "libcuda.so.1"
-    include = Path(triton.__file__).parent / "backends/nvidia/include"
-    compiler = sysconfig.get_config_var("CC").split()[0]
-    source = Path(__file__).parent / "fake_cuda.c"
-    flags = ["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", f"-I{include}"]
-    subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True)
-    return library
 
 
 @pytest.fixture

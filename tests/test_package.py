@@ -17,6 +17,12 @@ LIBRARIES = ["lib/libconvt_core.so", "lib/libconvt_torch.so"]
 EXPECTED = {
     "_C.pyi",
     "__init__.py",
+    "__main__.py",
+    "_cli_bench.py",
+    "_cli_doctor.py",
+    "_cli_layer.py",
+    "_cli_machine.py",
+    "cli.py",
     "functional.py",
     "include/convt/export.hpp",
     "include/convt/launch.hpp",

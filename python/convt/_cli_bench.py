@@ -12,7 +12,7 @@ from torch import Tensor
 
 from convt import _cli_machine as machine
 from convt import functional, nn
-from convt._cli_layer import Layer, UserError, plan_json, plan_of
+from convt._cli_layer import FORMATS, Layer, UserError, plan_json, plan_of
 
 
 def bench(layer: Layer) -> dict[str, Any]:
@@ -20,21 +20,25 @@ def bench(layer: Layer) -> dict[str, Any]:
     if not torch.cuda.is_available():
         why = machine.driver_error() or "torch cannot use it (see `convt doctor`)"
         raise UserError(f"no GPU to measure on: {why}")
-    plan_of(layer, None)  # a bad layer is told before anything is allocated
+    problem = plan_of(layer, None).problem  # a bad layer is told before anything is allocated
+    if 0 in (problem.batch, problem.in_channels):
+        raise UserError(f"nothing to measure: the input is empty, {list(layer.input_size)}")
     torch.backends.cudnn.benchmark = True
+    if layer.precision == "fp32":  # then of cuDNN too
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     try:
-        with torch.inference_mode():
-            return _measure(layer)
+        return measure(layer, "cuda")
     except torch.OutOfMemoryError as error:
         raise UserError(str(error)) from error
 
 
-def _measure(layer: Layer) -> dict[str, Any]:
-    x, weight, bias = layer.tensors("cuda")
-    for tensor in (x, weight, bias):
-        if tensor is not None:
-            tensor.normal_()
-    module = _module(layer, weight, bias)
+@torch.inference_mode()
+def measure(layer: Layer, device: str) -> dict[str, Any]:
+    """Both on `device`, with random data and equal weights."""
+    module = _module(layer, device)
+    weight, bias = module.weight, module.bias
+    x = torch.randn(layer.input_size, device=device, dtype=layer.dtype)
+    x = x.contiguous(memory_format=FORMATS[layer.layout])
     runs: dict[str, Callable[[], Tensor]] = {
         "convt": lambda: module(x),
         "cuDNN": lambda: F.conv_transpose2d(x, weight, bias, **layer.geometry),
@@ -46,7 +50,7 @@ def _measure(layer: Layer) -> dict[str, Any]:
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
         "torch": str(torch.__version__),
-        "cudnn": torch.backends.cudnn.version(),
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         "plan": plan_json(plan),
     }
     for name, run in runs.items():
@@ -57,21 +61,20 @@ def _measure(layer: Layer) -> dict[str, Any]:
     return result
 
 
-def _module(layer: Layer, weight: Tensor, bias: Tensor | None) -> nn.ConvTranspose2d:
-    """The module, since it is what keeps the weight in the kernels' memory order."""
+@torch.inference_mode(False)
+def _module(layer: Layer, device: str) -> nn.ConvTranspose2d:
+    """The module, since it keeps its weight in the kernels' memory order."""
     module = nn.ConvTranspose2d(
         layer.input_size[1],
         layer.out_channels,
         (layer.weight_size[2], layer.weight_size[3]),
         **layer.geometry,
-        bias=bias is not None,
-        device=weight.device,
+        bias=layer.bias,
+        device=device,
         dtype=layer.dtype,
         precision=layer.precision,
     )
-    with torch.inference_mode(False):
-        module.weight = torch.nn.Parameter(weight.clone())
-        module.bias = None if bias is None else torch.nn.Parameter(bias.clone())
+    module.to(memory_format=FORMATS[layer.layout])  # type: ignore[call-overload]
     return module
 
 
@@ -79,18 +82,19 @@ def median_ms(run: Callable[[], Tensor], repetitions: int = 50) -> float:
     """Median GPU time of a call, by events around each."""
     for _ in range(5):
         run()
-    events = [[torch.cuda.Event(enable_timing=True) for _ in "se"] for _ in range(repetitions)]
+    make: Any = torch.cuda.Event
+    events = [[make(enable_timing=True) for _ in "se"] for _ in range(repetitions)]
     for start, end in events:
         start.record()
         run()
         end.record()
     torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) for start, end in events)
+    return float(statistics.median(start.elapsed_time(end) for start, end in events))
 
 
 def relative_error(output: Tensor, expected: Tensor) -> float:
     """Norm of the difference over the norm of the fp64 reference."""
-    return ((output.double() - expected).norm() / expected.norm()).item()
+    return float((output.double() - expected).norm() / expected.norm())
 
 
 def text(result: dict[str, Any]) -> str:

@@ -28,14 +28,10 @@ def checks() -> list[Check]:
     """All of them, each after what it depends on."""
     error = machine.driver_error()
     devices = machine.devices()
-    result = [check_torch(str(torch.__version__)), *check_driver(error)]
+    result = [check_torch(str(torch.__version__)), *check_driver(error, len(devices))]
     result += [check_torch_cuda(bool(devices)), *map(check_target, devices), check_jit(devices)]
     result.append(check_run("op library", "cpu"))
-    if torch.cuda.is_available():
-        result += [check_run(f"run on {d.index}", f"cuda:{d.index}") for d in devices]
-    else:
-        result.append(Check("run", "skipped", "torch has no CUDA device to run on"))
-    return result
+    return result + [check_device_run(device) for device in devices]
 
 
 def check_torch(version: str) -> Check:
@@ -47,15 +43,18 @@ def check_torch(version: str) -> Check:
     return Check("torch", "problem", f"{version}, convt needs {oldest} or newer", mend)
 
 
-def check_driver(error: str | None) -> list[Check]:
+def check_driver(error: str | None, devices: int) -> list[Check]:
     """Three checks of one error: the driver is there, new enough, and has a device."""
-    skipped = Check("driver version", "skipped", "no driver"), Check("GPU", "skipped", "no driver")
+    skipped = (
+        Check("driver version", "skipped", "needs the driver"),
+        Check("GPU", "skipped", "needs the driver"),
+    )
     if error is None:
         version = machine.cuda_version()
         return [
             Check("driver", "ok", "opens"),
             Check("driver version", "ok", f"CUDA {version}" if version else "new enough"),
-            Check("GPU", "ok", f"{len(machine.devices())} found"),
+            Check("GPU", "ok", f"{devices} found"),
         ]
     if "no CUDA driver" in error:
         mend = "on a machine with an NVIDIA GPU install its driver, 525 or newer; in a container, "
@@ -86,7 +85,7 @@ def check_torch_cuda(devices: bool) -> Check:
 
 
 def check_target(device: machine.Device) -> Check:
-    text = f"sm_{device.arch} runs {device.runs}: {device.reason}"
+    text = f"capability {device.capability}, runs {device.runs}: {device.reason}"
     status: Literal["ok", "problem"] = "problem" if device.target is None else "ok"
     return Check(f"device {device.index}", status, text, device.mend)
 
@@ -100,6 +99,15 @@ def check_jit(devices: list[machine.Device]) -> Check:
         return Check("JIT", "ok", "not needed")
     text = f"the driver compiles at first use on device {', '.join(compiled)}; convt.preload() "
     return Check("JIT", "ok", text + "does so at once, a build for the architecture avoids it")
+
+
+def check_device_run(device: machine.Device) -> Check:
+    name = f"run on {device.index}"
+    if device.target is None:  # ATen would answer, as accurately as torch is set to
+        return Check(name, "skipped", "no kernel to run")
+    if not torch.cuda.is_available():
+        return Check(name, "skipped", "torch has no CUDA device")
+    return check_run(name, f"cuda:{device.index}")
 
 
 def check_run(name: str, device: str) -> Check:

@@ -12,6 +12,7 @@ from convt import _C, functional
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+_SHORT = ("kernel", "stride", "padding")  # may be given by position
 _PROBLEM = (
     "batch", "in_channels", "out_channels", "input_size", "output_size", "kernel_size", "stride",
     "padding", "output_padding", "dilation", "groups", "bias", "dtype", "precision", "layout",
@@ -35,25 +36,25 @@ class Layer(NamedTuple):
     layout: str
     precision: functional.Precision | None
 
-    def tensors(self, device: str) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Input, weight and bias without values, in the layer's memory format."""
+    def meta_tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Input, weight and bias without data."""
 
-        def empty(size: tuple[int, ...]) -> Tensor:
-            memory_format = FORMATS[self.layout] if len(size) == 4 else torch.contiguous_format
-            return torch.empty(size, dtype=self.dtype, device=device, memory_format=memory_format)
+        def meta(size: tuple[int, ...], layout: str = "nchw") -> Tensor:
+            return torch.empty(size, dtype=self.dtype, device="meta", memory_format=FORMATS[layout])
 
-        bias = empty((self.out_channels,)) if self.bias else None
-        return empty(self.input_size), empty(self.weight_size), bias
+        bias = meta((self.out_channels,)) if self.bias else None
+        return meta(self.input_size, self.layout), meta(self.weight_size, self.layout), bias
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("input", type=_sizes, metavar="N,C,H,W", help="sizes of the input")
-    add("out_channels", type=int, metavar="Cout")
-    add("short", type=_pair, nargs="*", metavar="K S P", help="short for --kernel K --stride S ...")
-    for name in ("kernel", "stride", "padding", "output-padding", "dilation"):
+    add("out_channels", type=_integer, metavar="Cout")
+    for name in _SHORT:
+        add(f"short_{name}", type=_pair, nargs="?", metavar=name[0].upper(), help=f"as --{name}")
+    for name in (*_SHORT, "output-padding", "dilation"):
         add(f"--{name}", type=_pair, metavar="INT|H,W")
-    add("--groups", type=int, default=1)
+    add("--groups", type=_integer, default=1)
     add("--bias", action="store_true")
     add("--dtype", choices=DTYPES, default="fp32")
     add("--layout", choices=FORMATS, default="nchw", help="memory order of input and weight")
@@ -63,13 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def layer_of(arguments: argparse.Namespace) -> Layer:
     """The layer that the arguments of `add_arguments` tell; UserError if they cannot be one."""
     values = vars(arguments)
-    given = {name: values[name] for name in ("kernel", "stride", "padding")}
-    if len(arguments.short) > len(given):
-        raise UserError(f"expected at most K S P after Cout, got {len(arguments.short)} numbers")
-    for name, value in zip(given, arguments.short, strict=False):
-        if given[name] is not None:
+    for name in _SHORT:
+        if values[f"short_{name}"] is not None and values[name] is not None:
             raise UserError(f"{name} is given twice, by position and by --{name}")
-        given[name] = value
+    given = {name: values[f"short_{name}"] or values[name] for name in _SHORT}
     kernel = given.pop("kernel")
     if kernel is None:
         raise UserError("the kernel size is missing: N,C,H,W Cout K, or --kernel K")
@@ -101,7 +99,7 @@ def plan_of(layer: Layer, arch: str | None) -> _C.Plan:
     """The plan for `arch`, or for the first CUDA device if there is one."""
     try:
         plan = functional.explain(
-            *layer.tensors("meta"), **layer.geometry, precision=layer.precision, arch=arch
+            *layer.meta_tensors(), **layer.geometry, precision=layer.precision, arch=arch
         )
         if arch is None and _C.device_count() > 0:
             plan = _C.plan(plan.problem, _C.device_target(0))
@@ -137,8 +135,16 @@ def _pair(text: str) -> tuple[int, int]:
 
 
 def _integers(text: str) -> tuple[int, ...]:
-    """() if it is not integers with commas between."""
+    """() if it is not integers of 32 bits with commas between."""
     try:
-        return tuple(int(part) for part in text.split(","))
+        integers = tuple(int(part) for part in text.split(","))
     except ValueError:
         return ()
+    return integers if max(map(abs, integers)) < 2**31 else ()
+
+
+def _integer(text: str) -> int:
+    integers = _integers(text)
+    if len(integers) != 1:
+        raise argparse.ArgumentTypeError(f"expected an int, got {text!r}")
+    return integers[0]

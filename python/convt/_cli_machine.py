@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 from collections import Counter
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -16,15 +17,20 @@ ENVIRONMENT = ("CONVT_ARCH", "CONVT_JIT", "CONVT_LIBCUDA")
 _OLDEST_ARCH = 80  # of those a build can be made for
 
 
-class Device(NamedTuple):
+@dataclass(frozen=True)
+class Device:
     """A CUDA device and what would run on it."""
 
     index: int
     name: str | None  # None if torch cannot tell
-    arch: int
+    arch: int | None  # None if the driver cannot tell
     target: _C.Target | None  # None: ATen runs everything
     reason: str
     mend: str | None  # how to get a target, if there is none
+
+    @property
+    def capability(self) -> str:
+        return "unknown" if self.arch is None else capability(self.arch)
 
     @property
     def runs(self) -> str:
@@ -63,9 +69,12 @@ def devices() -> list[Device]:
 
 
 def _device(index: int) -> Device:
-    arch = _C.device_arch(index)
-    seen = torch.cuda.is_available() and index < torch.cuda.device_count()
-    name = torch.cuda.get_device_name(index) if seen else None
+    name = _name(index)
+    try:
+        arch = _C.device_arch(index)
+    except _C.DriverError as error:
+        mend = f"does nvidia-smi show device {index} in working order?"
+        return Device(index, name, None, None, str(error), mend)
     try:
         target = _C.device_target(index)
     except _C.DriverError as error:  # CONVT_ARCH is nonsense
@@ -74,6 +83,13 @@ def _device(index: int) -> Device:
     if target.arch:
         return Device(index, name, arch, target, _why(arch, target), None)
     return Device(index, name, arch, None, *_why_not(arch))
+
+
+def _name(index: int) -> str | None:
+    try:
+        return torch.cuda.get_device_name(index) if torch.cuda.is_available() else None
+    except RuntimeError:  # the doctor tells when it runs something there
+        return None
 
 
 def _why(arch: int, target: _C.Target) -> str:
@@ -117,7 +133,7 @@ def info() -> dict[str, Any]:
             {
                 "index": device.index,
                 "name": device.name,
-                "capability": capability(device.arch),
+                "capability": device.capability,
                 "runs": device.runs,
                 "reason": device.reason,
             }
