@@ -31,13 +31,12 @@ def convt(capsys):
 
 
 @pytest.fixture
-def with_driver(request, tmp_path):
+def with_driver(fake_cuda, tmp_path):
     """Runs `python -m convt` against the stand-in libcuda: (exit code, the JSON it printed)."""
-    library = request.getfixturevalue("fake_cuda")
 
     def runner(*arguments, **environment):
         settings = {
-            "CONVT_LIBCUDA": str(library),
+            "CONVT_LIBCUDA": str(fake_cuda),
             "FAKE_CUDA_LOG": str(tmp_path / "calls"),
             "FAKE_CUDA_ARCH": str(ARCH),
             "FAKE_CUDA_DEVICES": "1",
