@@ -142,12 +142,10 @@ SINGLE_TAP_MATHS = (("f32", "fp32"), ("f16", "native"), ("bf16", "native"))
 
 def _single_tap_nchw() -> Iterator[Variant]:
     for dtype, precision in SINGLE_TAP_MATHS:
-        # Few products (kernel column, channel) a program leave registers for several programs on
-        # a multiprocessor, whose loads and stores overlap.
-        products = 32 if dtype == "f32" else 64
         for taps, rows in ((2, 1), (4, 1), (4, 2), (8, 2)):
             for into in (32, 64):
-                tile = Tile(64, products // taps, into, warps=4, stages=1, rows=rows, taps=taps)
+                # 64 pixels x 64 products (kernel column, channel), whatever the kernel.
+                tile = Tile(64, 64 // taps, into, warps=4, stages=1, rows=rows, taps=taps)
                 plain = Variant(
                     "single_tap_nchw",
                     dtype,
