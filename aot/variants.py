@@ -85,6 +85,25 @@ class Variant:
         return 16 // DTYPE_BYTES[self.dtype] if parameter in integers else 1
 
 
+@dataclass(frozen=True)
+class Pack(Variant):
+    """A copy of weights: its tile is taps x output channels."""
+
+    @property
+    def name(self) -> str:
+        return f"pack_{self.dtype}_{self.tile.pixels}x{self.tile.out}_w{self.tile.warps}"
+
+    @property
+    def constants(self) -> dict[str, int | bool | str]:
+        return {"BLOCK_TAPS": self.tile.pixels, "BLOCK_OUT": self.tile.out}
+
+
+def _pack() -> Iterator[Variant]:
+    for dtype in DTYPE_BYTES:
+        tile = Tile(16, 64, 1, warps=4, stages=1)
+        yield Pack("pack", dtype, "native", "nhwc", aligned=False, wide=True, tile=tile)
+
+
 def _phase() -> Iterator[Variant]:
     narrow = Tile(128, 16, 16, warps=4, stages=3)
     far = Tile(64, 32, 16, warps=4, stages=2)
@@ -110,4 +129,4 @@ def _phase() -> Iterator[Variant]:
 
 
 def all_variants() -> list[Variant]:
-    return sorted(_phase(), key=lambda variant: variant.name)
+    return sorted((*_pack(), *_phase()), key=lambda variant: variant.name)

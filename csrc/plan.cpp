@@ -35,7 +35,8 @@ int multiprocessors(int arch) noexcept {
 
 // Whether `variant` may run `problem` at all, its family aside.
 bool matches(const Variant& variant, const Problem& problem, const Target& target) noexcept {
-  return variant.dtype == problem.dtype && variant.layout == problem.layout &&
+  return variant.family != Family::pack && variant.dtype == problem.dtype &&
+         variant.layout == problem.layout &&
          (problem.dtype != DType::f32 || variant.precision == problem.precision) &&
          variant.image(target.arch, target.kind) != nullptr;
 }
@@ -128,6 +129,8 @@ const char* unsupported(Family family, const Problem& problem) noexcept {
             g.dilation.h * problem.kernel.h, g.dilation.w * problem.kernel.w})
         if (value > kInt32 / 2) return "a size is over 2^30";
       return nullptr;
+    case Family::pack:
+      return "it only copies weights";
   }
   return "unknown family";
 }

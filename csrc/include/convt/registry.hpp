@@ -12,7 +12,7 @@
 
 namespace convt {
 
-enum class Family : std::uint8_t { phase };
+enum class Family : std::uint8_t { phase, pack };
 
 enum class ImageKind : std::uint8_t { cubin, ptx };
 
