@@ -23,8 +23,28 @@ class _Packed(NamedTuple):
     source: nn.Parameter
     version: int
     address: int
+    size: torch.Size
+    stride: tuple[int, ...]
     memory: Tensor  # keeps the source's storage alive: nothing else can get its address
     weight: Tensor
+    layout: int | None  # of the source: 0 contiguous, 1 channels_last, None any other
+
+    def is_of(self, weight: Any) -> bool:
+        """Whether it is this weight's as it is now. (`.data` may be assigned views of itself.)"""
+        return (
+            self.source is weight
+            and self.version == weight._version
+            and self.address == weight.data_ptr()
+            and self.size == weight.shape
+            and self.stride == weight.stride()
+        )
+
+
+class _Numbers(NamedTuple):
+    """What a warm call tells the op besides tensors; see kPackedSchema in csrc/call.hpp."""
+
+    switch: str
+    texts: tuple[tuple[str, ...], ...]  # by the weight's layout, then by precision
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
@@ -45,6 +65,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     precision: Precision | None = None
     _geometry: ops.Geometry | None = None
     _packed: _Packed | None = None
+    _numbers: _Numbers | None = None
 
     def __init__(
         self,
@@ -90,12 +111,28 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         parameters = self._parameters
         weight: Any = parameters["weight"] if "weight" in parameters else self.weight  # noqa: SIM401
         bias: Any = parameters["bias"] if "bias" in parameters else self.bias  # noqa: SIM401
+        packed = self._packed
+        if (
+            functional.is_plain_inference(input)
+            and packed is not None
+            and packed.layout is not None
+            and packed.is_of(weight)
+            and output_size is None
+            and input.dim() == 4
+        ):
+            switch, texts = self._numbers or self._make_numbers()
+            named = self.precision
+            value = (
+                functional.switch(switch) if named is None else functional.precision_value(named)
+            )
+            text = texts[packed.layout][value]
+            return ops.packed_conv_transpose2d(input, packed.weight, bias, text)
         if output_size is None:
             geometry = self._geometry or self._make_geometry(self.output_padding)
         else:
             geometry = self._make_geometry(self._output_padding_for(input, output_size))
-        packed = self._packed_weight(weight)
-        return functional.call(input, weight, bias, geometry, self.precision, packed)
+        kept = self._packed_weight(weight)
+        return functional.call(input, weight, bias, geometry, self.precision, kept)
 
     def repack(self) -> None:
         """Renews the packed weight, if there is one, where captured CUDA graphs read it."""
@@ -119,12 +156,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         ):
             return None
         packed = self._packed
-        if (
-            packed is not None
-            and packed.source is weight
-            and packed.version == weight._version
-            and packed.address == weight.data_ptr()
-        ):
+        if packed is not None and packed.is_of(weight):
             return packed.weight
         return self._pack(weight) if _is_packable(weight) else None
 
@@ -135,16 +167,19 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             if (
                 old is not None
                 and old.source is weight
-                and old.weight.shape == weight.shape
+                and old.size == weight.shape
                 and old.address == address != old.weight.data_ptr()
             ):
                 packed = old.weight.copy_(weight)  # in place: a captured graph may read it
             else:
-                packed = _channels_last(weight)
+                packed = _packed_copy(weight)
             memory = weight.detach()
         if weight.is_cuda:  # other streams may read it from now on
             torch.cuda.current_stream(weight.device).synchronize()
-        self._packed = _Packed(weight, version, address, memory, packed)
+        size, stride = memory.shape, memory.stride()
+        self._packed = _Packed(
+            weight, version, address, size, stride, memory, packed, _layout(memory)
+        )
         return packed
 
     def train(self, mode: bool = True) -> ConvTranspose2d:
@@ -168,6 +203,17 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             self.__dict__["_geometry"] = geometry
         return geometry
 
+    def _make_numbers(self) -> _Numbers:
+        geometry = self._geometry or self._make_geometry(self.output_padding)
+        precisions = range(len(ops.PRECISIONS))
+        texts = tuple(
+            tuple(",".join(map(str, (*geometry, precision, layout))) for precision in precisions)
+            for layout in (0, 1)
+        )
+        numbers = _Numbers(functional.switch_of(geometry), texts)
+        self.__dict__["_numbers"] = numbers
+        return numbers
+
     def _output_padding_for(self, input: Tensor, output_size: Sequence[int]) -> list[int]:
         return self._output_padding(
             input,
@@ -182,7 +228,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name in _GEOMETRY:
-            self.__dict__["_geometry"] = None
+            self.__dict__["_geometry"] = self.__dict__["_numbers"] = None
 
     def _expire(self) -> None:
         packed = self._packed
@@ -236,6 +282,25 @@ class ModelNew(nn.Module):
 
 def _channels_last(weight: Tensor) -> Tensor:
     return weight.detach().contiguous(memory_format=torch.channels_last)
+
+
+def _packed_copy(weight: Tensor) -> Tensor:
+    """`_channels_last`, by a kernel that loads in 0.2 ms where torch's takes 13 to 25."""
+    if weight.is_contiguous(memory_format=torch.channels_last):
+        return weight.detach()
+    packed = torch.empty_like(weight, memory_format=torch.channels_last)
+    ops.pack(weight, packed)
+    return packed
+
+
+def _layout(weight: Tensor) -> int | None:
+    """See _Packed.layout. By strides, for torch's rules look at those of axes of size 1 too."""
+    formats = (torch.contiguous_format, torch.channels_last)
+    for value, memory_format in enumerate(formats):
+        like = torch.empty_like(weight, device="meta", memory_format=memory_format)
+        if weight.stride() == like.stride():
+            return value
+    return None
 
 
 def _is_packable(weight: Tensor) -> bool:
