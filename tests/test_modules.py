@@ -280,7 +280,7 @@ class Nothing(TorchDispatchMode):
         (torch.inference_mode, True),
         (torch.no_grad, True),
         (torch.enable_grad, False),
-        (lambda: torch.autocast("cpu", torch.bfloat16), False),
+        (lambda: under_inference(cuda_autocast()), False),
         (lambda: under_inference(Nothing()), False),
         (lambda: under_inference(forward_ad.dual_level()), False),
     ],
@@ -292,6 +292,15 @@ def test_only_plain_calls_are_warm(module, mode, warm):
     with mode(), mock.patch.object(ops, "packed_conv_transpose2d", mock.Mock()) as op:
         module(x)
     assert op.called == warm
+
+
+@contextlib.contextmanager
+def cuda_autocast():
+    torch.set_autocast_enabled("cuda", True)  # which torch.autocast does only where there is one
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, is_grad_enabled
+from torch import Tensor, is_autocast_enabled, is_grad_enabled
 from torch._C import (  # by name: looked up through modules, each costs a warm call 0.02 us more
     _are_functorch_transforms_active,
     _get_cudnn_enabled,
@@ -156,7 +156,7 @@ def is_plain_inference(input: Tensor) -> bool:
         and not is_grad_enabled()
         and forward_ad._current_level < 0
         and not _are_functorch_transforms_active()
-        and not _is_any_autocast_enabled()
+        and not is_autocast_enabled()  # for CUDA; only its modules have warm calls
         and not _len_torch_dispatch_stack()
         and not _get_tracing_state()
     )

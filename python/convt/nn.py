@@ -40,11 +40,12 @@ class _Packed(NamedTuple):
         )
 
 
-class _Numbers(NamedTuple):
-    """What a warm call tells the op besides tensors; see kPackedSchema in csrc/call.hpp."""
-
-    switch: str
-    texts: tuple[tuple[str, ...], ...]  # by the weight's layout, then by precision
+# What a warm call looks at, in a flat tuple because none is quicker to take apart: the packed
+# weight, its first five fields and its tensor, which of torch's switches tells the precision, and
+# by precision what the op is told besides tensors (kPackedSchema in csrc/call.hpp).
+_Warm = tuple[
+    _Packed, nn.Parameter, int, int, torch.Size, tuple[int, ...], Tensor, str, tuple[str, ...]
+]
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
@@ -65,7 +66,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     precision: Precision | None = None
     _geometry: ops.Geometry | None = None
     _packed: _Packed | None = None
-    _numbers: _Numbers | None = None
+    _warm: _Warm | None = None
 
     def __init__(
         self,
@@ -111,28 +112,32 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         parameters = self._parameters
         weight: Any = parameters["weight"] if "weight" in parameters else self.weight  # noqa: SIM401
         bias: Any = parameters["bias"] if "bias" in parameters else self.bias  # noqa: SIM401
-        packed = self._packed
-        if (
-            functional.is_plain_inference(input)
-            and packed is not None
-            and packed.layout is not None
-            and packed.is_of(weight)
-            and output_size is None
-            and input.dim() == 4
-        ):
-            switch, texts = self._numbers or self._make_numbers()
-            named = self.precision
-            value = (
-                functional.switch(switch) if named is None else functional.precision_value(named)
-            )
-            text = texts[packed.layout][value]
-            return ops.packed_conv_transpose2d(input, packed.weight, bias, text)
+        if functional.is_plain_inference(input) and output_size is None:
+            warm = self._warm
+            if warm is not None and input.dim() == 4:
+                kept, source, version, address, size, stride, packed, switch, texts = warm
+                if (
+                    kept is self._packed
+                    and source is weight
+                    and version == weight._version
+                    and address == weight.data_ptr()
+                    and size == weight.shape
+                    and stride == weight.stride()
+                ):
+                    named = self.precision
+                    value = (
+                        functional.switch(switch)
+                        if named is None
+                        else functional.precision_value(named)
+                    )
+                    return ops.packed_conv_transpose2d(input, packed, bias, texts[value])
         if output_size is None:
             geometry = self._geometry or self._make_geometry(self.output_padding)
         else:
             geometry = self._make_geometry(self._output_padding_for(input, output_size))
-        kept = self._packed_weight(weight)
-        return functional.call(input, weight, bias, geometry, self.precision, kept)
+        return functional.call(
+            input, weight, bias, geometry, self.precision, self._packed_weight(weight)
+        )
 
     def repack(self) -> None:
         """Renews the packed weight, if there is one, where captured CUDA graphs read it."""
@@ -156,11 +161,15 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         ):
             return None
         packed = self._packed
-        if packed is not None and packed.is_of(weight):
-            return packed.weight
-        return self._pack(weight) if _is_packable(weight) else None
+        if packed is None or not packed.is_of(weight):
+            if not _is_packable(weight):
+                return None
+            packed = self._pack(weight)
+        if packed.layout is not None and (self._warm is None or self._warm[0] is not packed):
+            self.__dict__["_warm"] = self._make_warm(packed, packed.layout)
+        return packed.weight
 
-    def _pack(self, weight: nn.Parameter) -> Tensor:
+    def _pack(self, weight: nn.Parameter) -> _Packed:
         old, version, address = self._packed, weight._version, weight.data_ptr()
         # Not inference tensors: those could not be renewed outside inference mode.
         with torch.inference_mode(False), torch.no_grad():
@@ -177,10 +186,9 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         if weight.is_cuda:  # other streams may read it from now on
             torch.cuda.current_stream(weight.device).synchronize()
         size, stride = memory.shape, memory.stride()
-        self._packed = _Packed(
-            weight, version, address, size, stride, memory, packed, _layout(memory)
-        )
-        return packed
+        layout = _layout(memory)
+        self._packed = _Packed(weight, version, address, size, stride, memory, packed, layout)
+        return self._packed
 
     def train(self, mode: bool = True) -> ConvTranspose2d:
         """As in torch. Also a point where the weight is looked at anew."""
@@ -203,16 +211,13 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             self.__dict__["_geometry"] = geometry
         return geometry
 
-    def _make_numbers(self) -> _Numbers:
+    def _make_warm(self, packed: _Packed, layout: int) -> _Warm:
         geometry = self._geometry or self._make_geometry(self.output_padding)
-        precisions = range(len(ops.PRECISIONS))
         texts = tuple(
-            tuple(",".join(map(str, (*geometry, precision, layout))) for precision in precisions)
-            for layout in (0, 1)
+            ",".join(map(str, (*geometry, precision, layout)))
+            for precision in range(len(ops.PRECISIONS))
         )
-        numbers = _Numbers(functional.switch_of(geometry), texts)
-        self.__dict__["_numbers"] = numbers
-        return numbers
+        return packed, *packed[:5], packed.weight, functional.switch_of(geometry), texts
 
     def _output_padding_for(self, input: Tensor, output_size: Sequence[int]) -> list[int]:
         return self._output_padding(
@@ -228,7 +233,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name in _GEOMETRY:
-            self.__dict__["_geometry"] = self.__dict__["_numbers"] = None
+            self.__dict__["_geometry"] = self.__dict__["_warm"] = None
 
     def _expire(self) -> None:
         packed = self._packed
@@ -247,7 +252,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         self.repack()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}
+        return {**self.__dict__, "_packed": None, "_warm": None}
 
 
 class ModelNew(nn.Module):
