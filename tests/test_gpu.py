@@ -308,6 +308,41 @@ def test_strided_inputs(view):
     assert_close(y, F.conv_transpose2d(x.double(), weight.double(), stride=2), "f32", "fp32")
 
 
+def test_calls_that_differ_in_one_fact_only():
+    """The op remembers how it answered its latest calls; nothing that decides may be left out."""
+    x = torch.randn(2, 8, 8, 8, device="cuda")
+    weight = torch.randn(8, 8, 3, 3, device="cuda")
+    bias = torch.randn(8, device="cuda")
+    last = torch.channels_last
+    usual = {"input": x, "weight": weight, "bias": bias, "stride": 2, "precision": "fp32"}
+    changes = [
+        {},
+        {"input": x.contiguous(memory_format=last)},
+        {"input": x.transpose(2, 3)},
+        {"input": torch.randn(1 + x.numel(), device="cuda")[1:].view_as(x)},
+        {"input": x[:1]},
+        {"weight": weight.contiguous(memory_format=last)},
+        {"weight": weight.transpose(0, 1)},
+        {"weight": torch.randn(1 + weight.numel(), device="cuda")[1:].view_as(weight)},
+        {"bias": None},
+        {"bias": torch.randn(16, device="cuda")[::2]},
+        {"stride": (2, 3)},
+        {"padding": 1},
+        {"output_padding": 1},
+        {"dilation": 2},
+        {"groups": 2, "bias": None},
+        {"precision": "tf32"},
+    ]
+    for _ in range(2):
+        for change in changes:
+            call = {**usual, **change}
+            precision = call.pop("precision")
+            exact = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in call.items()}
+            y = convt.conv_transpose2d(**call, precision=precision)
+            assert_close(y, F.conv_transpose2d(**exact), "f32", precision)
+            assert y.stride() == F.conv_transpose2d(**call).stride(), change
+
+
 def test_a_bias_that_is_a_slice():
     x, weight = torch.randn(1, 8, 5, 5, device="cuda"), torch.randn(8, 8, 3, 3, device="cuda")
     x = x.contiguous(memory_format=torch.channels_last)
