@@ -28,18 +28,14 @@ def _create_dot_bf16(self: Any, a: Any, b: Any, *rest: Any) -> Any:
 
 
 def launch(plan: Any, variant: dict[str, Any], x: Any, weight: Any, bias: Any, y: Any) -> None:
-    """Fill y as the GPU would.
+    """Fill y as the GPU would. Tensors that the kernel does not take may be None.
 
     plan: a `convt._C.Plan`; variant: its entry of `convt._C.variants()`. The tensors lie as the
     launcher passes them: x and y dense in the plan's layout, weight packed, bias maybe None.
     """
     kernel = getattr(importlib.import_module(f"aot.kernels.{variant['family']}"), variant["symbol"])
     with mock.patch.object(interpreter.InterpreterBuilder, "create_dot", _create_dot_bf16):
-        kernel[plan.grid](
-            x=x,
-            weight=weight,
-            bias=x if bias is None else bias,  # any address: has_bias is 0, nothing reads it
-            y=y,
-            **plan.arguments,
-            **variant["constants"],
-        )
+        # A bias of any address does where there is none: has_bias is 0, nothing reads it.
+        tensors = {"x": x, "weight": weight, "bias": x if bias is None else bias, "y": y}
+        taken = {name: tensors[name] for name, _ in variant["parameters"] if name in tensors}
+        kernel[plan.grid](**taken, **plan.arguments, **variant["constants"])

@@ -107,6 +107,25 @@ def _channel_vectors(dtype: str, layout: str) -> tuple[tuple[str, int], ...]:
     return (*((p, 16) for p in pointers), *((i, _lanes(dtype)) for i in integers))
 
 
+@dataclass(frozen=True)
+class Pack(Variant):
+    """A copy of weights: its tile is taps x output channels."""
+
+    @property
+    def name(self) -> str:
+        return f"pack_{self.dtype}_{self.tile.pixels}x{self.tile.out}_w{self.tile.warps}"
+
+    @property
+    def constants(self) -> dict[str, int | bool | str]:
+        return {"BLOCK_TAPS": self.tile.pixels, "BLOCK_OUT": self.tile.out}
+
+
+def _pack() -> Iterator[Variant]:
+    for dtype in DTYPE_BYTES:
+        tile = Tile(16, 64, 1, warps=4, stages=1)
+        yield Pack("pack", dtype, "native", "nhwc", aligned=False, wide=True, tile=tile)
+
+
 def _phase() -> Iterator[Variant]:
     narrow = Tile(128, 16, 16, warps=4, stages=3)
     far = Tile(64, 32, 16, warps=4, stages=2)
@@ -187,5 +206,5 @@ def _single_tap_nhwc() -> Iterator[Variant]:
 
 
 def all_variants() -> list[Variant]:
-    families = (_phase(), _single_tap_nchw(), _single_tap_nhwc())
+    families = (_pack(), _phase(), _single_tap_nchw(), _single_tap_nhwc())
     return sorted(chain(*families), key=lambda variant: variant.name)

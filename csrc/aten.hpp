@@ -4,13 +4,15 @@
 
 #include <dlfcn.h>
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "convt/problem.hpp"
@@ -22,9 +24,15 @@ extern "C" __attribute__((weak)) const char* torch_exception_get_what_without_ba
 
 namespace convt::aten {
 
-using torch::stable::Tensor;
-using torch::stable::detail::from;
-using torch::stable::detail::to;
+namespace abi = torch::stable::detail;  // from() and to(): arguments and results of ops
+
+using Handle = AtenTensorHandle;  // borrowed
+
+struct Release {
+  void operator()(Handle tensor) const noexcept { aoti_torch_delete_tensor_object(tensor); }
+};
+// A reference to a torch tensor. torch::stable::Tensor is one too, and allocates each time.
+using Tensor = std::unique_ptr<AtenTensorOpaque, Release>;
 
 // One number per dimension of a batch of images: N, C, H, W.
 using Dims = std::array<std::int64_t, 4>;
@@ -39,33 +47,75 @@ inline void check(AOTITorchError code, const char* call) {
   throw std::runtime_error(std::string("conv_transpose2d: ") + call + " failed: " + what);
 }
 
-inline std::int32_t dtype(const Tensor& tensor) {
-  std::int32_t value = 0;
-  check(aoti_torch_get_dtype(tensor.get(), &value), "get_dtype");
-  return value;
+// aoti_torch_get_dim(tensor, &value) and its like, as functions.
+#define CONVT_GETTER(name, Type, call)                 \
+  inline Type name(Handle tensor) {                    \
+    Type value{};                                      \
+    ::convt::aten::check(call(tensor, &value), #call); \
+    return value;                                      \
+  }
+CONVT_GETTER(ndim, std::int64_t, aoti_torch_get_dim)
+CONVT_GETTER(sizes, std::int64_t*, aoti_torch_get_sizes)
+CONVT_GETTER(strides, std::int64_t*, aoti_torch_get_strides)
+CONVT_GETTER(dtype, std::int32_t, aoti_torch_get_dtype)
+CONVT_GETTER(device_type, std::int32_t, aoti_torch_get_device_type)
+CONVT_GETTER(device_index, std::int32_t, aoti_torch_get_device_index)
+CONVT_GETTER(is_contiguous, bool, aoti_torch_is_contiguous)
+CONVT_GETTER(data, const void*, torch_get_const_data_ptr)
+CONVT_GETTER(mutable_data, void*, torch_get_mutable_data_ptr)
+CONVT_GETTER(new_reference, Handle, aoti_torch_new_tensor_handle)
+CONVT_GETTER(new_clone, Handle, aoti_torch_clone)
+#undef CONVT_GETTER
+
+// These take over what is on a kernel's stack.
+inline Tensor tensor(StableIValue value) { return Tensor(abi::to<Handle>(value)); }
+inline Tensor optional_tensor(StableIValue value) {
+  return Tensor(abi::to<std::optional<Handle>>(value).value_or(nullptr));
 }
 
-inline std::int32_t device_type(const Tensor& tensor) {
-  std::int32_t value = 0;
-  check(aoti_torch_get_device_type(tensor.get(), &value), "get_device_type");
-  return value;
-}
+// A string argument. (Converting it to std::string leaks one, as of torch 2.13.)
+class Text {
+ public:
+  explicit Text(StableIValue value) : text_(abi::to<StringHandle>(value)) {}
+  ~Text() { torch_delete_string(text_); }
+  Text(const Text&) = delete;
+  Text& operator=(const Text&) = delete;
+  std::string_view view() const {
+    const char* data = nullptr;
+    std::size_t length = 0;
+    check(torch_string_c_str(text_, &data), "torch_string_c_str");
+    check(torch_string_length(text_, &length), "torch_string_length");
+    return {data, length};
+  }
+
+ private:
+  StringHandle text_;
+};
+
+inline bool is_cuda(Handle tensor) { return device_type(tensor) == aoti_torch_device_type_cuda(); }
 
 // "Float", "Double"
-inline std::string dtype_name(const Tensor& tensor) {
-  return torch::headeronly::toString(tensor.scalar_type());
+inline std::string dtype_name(Handle tensor) {
+  return torch::headeronly::toString(
+      abi::to<torch::headeronly::ScalarType>(abi::from(dtype(tensor))));
 }
 
 // "cpu", "cuda:0"
-inline std::string device_name(const Tensor& tensor) {
-  if (tensor.is_cpu()) return "cpu";
-  return (tensor.is_cuda() ? "cuda:" : "another device:") +
-         std::to_string(tensor.get_device_index());
+inline std::string device_name(Handle tensor) {
+  if (device_type(tensor) == aoti_torch_device_type_cpu()) return "cpu";
+  return (is_cuda(tensor) ? "cuda:" : "another device:") + std::to_string(device_index(tensor));
 }
 
 // Whether the data starts on a 16-byte boundary.
-inline bool is_aligned(const Tensor& tensor) {
-  return reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr()) % 16 == 0;
+inline bool is_aligned(Handle tensor) {
+  return reinterpret_cast<std::uintptr_t>(data(tensor)) % 16 == 0;
+}
+
+// Sizes of four dimensions.
+inline Dims dims(Handle images) {
+  Dims result;
+  std::copy_n(sizes(images), result.size(), result.begin());
+  return result;
 }
 
 // The strides at::empty gives a tensor of these sizes.
@@ -80,68 +130,58 @@ inline Dims dense_strides(const Dims& sizes, Layout layout) {
   return strides;
 }
 
-inline Dims sizes(const Tensor& images) {
-  const auto sizes = images.sizes();
-  return {sizes[0], sizes[1], sizes[2], sizes[3]};
-}
-
 // Whether `images` lies in memory densely in that order, as Tensor.is_contiguous(memory_format)
 // tells: the stride of a dimension of size one does not matter.
-inline bool is_dense(const Tensor& images, Layout layout) {
-  const Dims size = sizes(images);
+inline bool is_dense(Handle images, Layout layout) {
+  const Dims size = dims(images);
   const Dims dense = dense_strides(size, layout);
-  const auto strides = images.strides();
+  const std::int64_t* stride = strides(images);
   for (std::size_t dim = 0; dim < 4; ++dim)
-    if (size[dim] != 1 && strides[dim] != dense[dim]) return false;
+    if (size[dim] != 1 && stride[dim] != dense[dim]) return false;
   return true;
 }
 
 // Uninitialised, of `like`'s dtype and device.
-inline Tensor empty(const Dims& sizes, Layout layout, const Tensor& like) {
-  const Dims strides = dense_strides(sizes, layout);
-  AtenTensorHandle tensor = nullptr;
+inline Tensor empty(const Dims& sizes, const Dims& strides, Handle like) {
+  Handle tensor = nullptr;
   check(aoti_torch_empty_strided(4, sizes.data(), strides.data(), dtype(like), device_type(like),
-                                 like.get_device_index(), &tensor),
+                                 device_index(like), &tensor),
         "allocation");
   return Tensor(tensor);
 }
 
-inline Tensor copy(const Tensor& images, Layout layout) {
-  Tensor result = empty(sizes(images), layout, images);
-  check(aoti_torch_copy_(result.get(), images.get(), /*non_blocking=*/0), "copy");
+inline Tensor empty(const Dims& sizes, Layout layout, Handle like) {
+  return empty(sizes, dense_strides(sizes, layout), like);
+}
+
+inline void copy_into(Handle destination, Handle source) {
+  check(aoti_torch_copy_(destination, source, /*non_blocking=*/0), "copy");
+}
+
+inline Tensor copy(Handle images, Layout layout) {
+  Tensor result = empty(dims(images), layout, images);
+  copy_into(result.get(), images);
   return result;
 }
 
-// `images` or a copy of it, dense in `layout`.
-inline Tensor dense(const Tensor& images, Layout layout) {
-  return is_dense(images, layout) ? images : copy(images, layout);
-}
-
-inline Tensor contiguous(const Tensor& tensor) {
-  if (tensor.is_contiguous()) return tensor;
-  AtenTensorHandle result = nullptr;
-  check(aoti_torch_clone(tensor.get(), &result), "clone");
-  return Tensor(result);
-}
-
-// torch's own transposed convolution.
-inline Tensor convolution(const Tensor& input, const Tensor& weight,
-                          const std::optional<Tensor>& bias, const Geometry& geometry) {
-  const auto list = [](Pair pair) { return from(std::vector<std::int64_t>{pair.h, pair.w}); };
+// torch's own transposed convolution. `bias` may be null.
+inline Tensor convolution(Handle input, Handle weight, Handle bias, const Geometry& geometry) {
+  const auto list = [](Pair pair) { return abi::from(std::vector<std::int64_t>{pair.h, pair.w}); };
+  const auto reference = [](Handle tensor) { return abi::from(new_reference(tensor)); };
   std::array<StableIValue, 9> stack{
-      from(input),
-      from(weight),
-      from(bias),
+      reference(input),
+      reference(weight),
+      abi::from(bias ? std::optional(new_reference(bias)) : std::nullopt),
       list(geometry.stride),
       list(geometry.padding),
       list(geometry.dilation),
-      from(/*transposed=*/true),
+      abi::from(/*transposed=*/true),
       list(geometry.output_padding),
-      from(geometry.groups),
+      abi::from(geometry.groups),
   };
   check(torch_call_dispatcher("aten::convolution", "", stack.data(), TORCH_ABI_VERSION),
         "aten::convolution");
-  return to<Tensor>(stack[0]);
+  return Tensor(abi::to<Handle>(stack[0]));
 }
 
 // The native handle of torch's current stream. The shim for it is in libtorch_cuda, which

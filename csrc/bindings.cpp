@@ -63,6 +63,10 @@ Problem problem_of(const Desc& input, const Desc& weight, const std::optional<De
       parse(precision, "precision", {Precision::fp32, Precision::tf32, Precision::fp16}));
 }
 
+Plan plan_pack_of(const Desc& weight, const Target& target) {
+  return plan_pack(borrow(weight), target);
+}
+
 py::dict arguments_of(const Plan& plan) {
   py::dict values;
   if (plan.variant)
@@ -173,6 +177,7 @@ PYBIND11_MODULE(_C, m) {
         py::arg("stride"), py::arg("padding"), py::arg("output_padding"), py::arg("dilation"),
         py::arg("groups"), py::arg("precision"));
   m.def("plan", &plan, py::arg("problem"), py::arg("target"));
+  m.def("plan_pack", &plan_pack_of, py::arg("weight"), py::arg("target"));
   m.def("variants", [] {
     py::list all;
     for (const Variant& variant : variants()) all.append(describe(variant));

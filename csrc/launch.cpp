@@ -184,37 +184,55 @@ Target device_target(int device) {
   return {static_cast<int>((word & ~kKnown) >> 1), static_cast<ImageKind>(word & 1)};
 }
 
-void launch(const Plan& plan, const Pointers& pointers, int device, CUstream_st* stream) {
+Launch::Launch(const Plan& plan, int device) : plan_(plan), device_(device) {
   check_device(device);
   if (!plan.variant)
     throw DriverError("convt: launch needs a plan with a kernel, got " + plan.str());
-  const Driver& driver = Driver::get();
-  const ContextGuard context(driver, device);
   const Variant& variant = *plan.variant;
   const Image& image = *variant.image(plan.target.arch, plan.target.kind);
-  CUfunction function =
+  shared_bytes_ = image.shared_bytes;
+  function_ =
       loaded(image).functions[static_cast<std::size_t>(device)].load(std::memory_order_acquire);
-  if (!function) [[unlikely]]
-    function = load(driver, plan, image, device);
-
+  if (!function_) {
+    const Driver& driver = Driver::get();
+    const ContextGuard context(driver, device);
+    function_ = load(driver, plan, image, device);
+  }
+  // As C lays out a struct, which is how PTX lays out parameters: each on a multiple of its size.
+  const auto append = [this](std::int64_t value, std::size_t size) {
+    bytes_ = (bytes_ + size - 1) / size * size;
+    std::memcpy(&parameters_[bytes_], &value, size);  // the machine is little-endian
+    bytes_ += size;
+  };
+  for (const Parameter& parameter : variant.parameters)
+    append(plan.arguments[static_cast<std::size_t>(parameter.param)],
+           parameter.type == ParamType::i32 ? 4 : 8);
   // Triton appends two scratch pointers to every kernel; the build refuses kernels that use them.
-  const void* scratch = nullptr;
+  for (int scratch = 0; scratch < 2; ++scratch) append(0, 8);
+}
+
+void Launch::operator()(const Pointers& pointers, CUstream_st* stream) const {
+  const Driver& driver = Driver::get();
+  const ContextGuard context(driver, device_);
   const std::array<const void*, kPointerCount> addresses{pointers.x, pointers.weight, pointers.bias,
                                                          pointers.y};
-  std::array<const void*, kParamCount + 2> parameters{};
-  std::size_t count = 0;
-  for (const Parameter& parameter : variant.parameters) {
-    const auto index = static_cast<std::size_t>(parameter.param);
-    // A 32-bit parameter reads the low half of its 64-bit value: the machine is little-endian.
-    parameters[count++] = parameter.type == ParamType::pointer
-                              ? static_cast<const void*>(&addresses[index])
-                              : &plan.arguments[index];
+  auto parameters = parameters_;
+  std::byte* next = parameters.data();
+  for (const Parameter& parameter : plan_.variant->parameters) {
+    if (parameter.type != ParamType::pointer) break;  // pointers come first
+    std::memcpy(next, &addresses[static_cast<std::size_t>(parameter.param)], sizeof(void*));
+    next += sizeof(void*);
   }
-  parameters[count++] = &scratch;
-  parameters[count++] = &scratch;
-  CONVT_CHECK_PLAN(driver, plan, cuLaunchKernel, function, plan.grid.x, plan.grid.y, plan.grid.z,
-                   32 * variant.warps, 1, 1, image.shared_bytes, stream,
-                   const_cast<void**>(parameters.data()), nullptr);
+  std::size_t bytes = bytes_;
+  std::array<void*, 5> extra{CU_LAUNCH_PARAM_BUFFER_POINTER, parameters.data(),
+                             CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes, CU_LAUNCH_PARAM_END};
+  const Grid& grid = plan_.grid;
+  CONVT_CHECK_PLAN(driver, plan_, cuLaunchKernel, function_, grid.x, grid.y, grid.z,
+                   32 * plan_.variant->warps, 1, 1, shared_bytes_, stream, nullptr, extra.data());
+}
+
+void launch(const Plan& plan, const Pointers& pointers, int device, CUstream_st* stream) {
+  Launch(plan, device)(pointers, stream);
 }
 
 int preload(int device) {

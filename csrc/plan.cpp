@@ -65,7 +65,7 @@ const char* unsupported(Family family, const Problem& problem) noexcept {
   if (problem.dtype == DType::other) return "only fp32, fp16 and bf16 have kernels";
   for (const FamilyRules* rules : kFamilies)
     if (rules->family == family) return rules->unsupported(problem);
-  return "unknown family";
+  return "it only copies weights";
 }
 
 Plan plan(const Problem& problem, const Target& target) {

@@ -17,6 +17,8 @@ std::string_view name(Family family) noexcept {
   switch (family) {
     case Family::phase:
       return "phase";
+    case Family::pack:
+      return "pack";
     case Family::single_tap_nchw:
       return "single_tap_nchw";
     case Family::single_tap_nhwc:

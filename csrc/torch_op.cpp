@@ -1,11 +1,12 @@
 // torch.ops.convt.conv_transpose2d: check, plan, launch. Free of Python.
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "aten.hpp"
+#include "call.hpp"
 #include "convt/launch.hpp"
 #include "convt/plan.hpp"
 #include "convt/problem.hpp"
@@ -14,65 +15,31 @@
 namespace convt {
 namespace {
 
+using aten::Handle;
 using aten::Tensor;
-using aten::to;
 
-// `geometry` is stride, padding, output_padding, dilation (each height, width) and groups, as in
-// convt::Geometry: one list is 0.6 us cheaper for torch to pass than nine ints. `precision` is the
-// value of convt::Precision. `packed`, if given, is the weight once more, in channels_last memory.
-constexpr const char* kSchema =
-    "conv_transpose2d(Tensor input, Tensor weight, Tensor? bias, int[] geometry, int precision, "
-    "Tensor? packed=None) -> Tensor";
-
-Geometry unpack(const std::vector<std::int64_t>& list) {
-  if (list.size() != 9) [[unlikely]]
-    throw InvalidArgument(
-        "conv_transpose2d: expected geometry to have 9 elements (stride, padding, output_padding, "
-        "dilation, groups), got " +
-        std::to_string(list.size()));
-  return {.stride = {list[0], list[1]},
-          .padding = {list[2], list[3]},
-          .output_padding = {list[4], list[5]},
-          .dilation = {list[6], list[7]},
-          .groups = list[8]};
-}
-
-struct Call {
-  Tensor input;
-  Tensor weight;
-  std::optional<Tensor> bias;
-  Geometry geometry;
-  std::int64_t precision;
-  std::optional<Tensor> packed;
-
-  // Takes over the references on the stack, which is in the order of the schema.
-  explicit Call(const StableIValue* stack)
-      : input(to<Tensor>(stack[0])),
-        weight(to<Tensor>(stack[1])),
-        bias(to<std::optional<Tensor>>(stack[2])),
-        geometry(unpack(to<std::vector<std::int64_t>>(stack[3]))),
-        precision(to<std::int64_t>(stack[4])),
-        packed(to<std::optional<Tensor>>(stack[5])) {}
-};
+// Fills `packed`, dense channels_last memory, from the weight.
+constexpr const char* kPackSchema = "_pack(Tensor weight, Tensor(a!) packed) -> ()";
 
 void check_like_input(const Call& call, const char* argument, const Tensor& tensor) {
-  if (aten::dtype(tensor) != aten::dtype(call.input)) [[unlikely]]
+  const Handle input = call.input.get(), got = tensor.get();
+  if (aten::dtype(got) != aten::dtype(input)) [[unlikely]]
     throw InvalidArgument(std::string("conv_transpose2d: expected ") + argument +
-                          " to have the dtype of input (" + aten::dtype_name(call.input) +
-                          "), got " + aten::dtype_name(tensor));
-  if (aten::device_type(tensor) != aten::device_type(call.input) ||
-      tensor.get_device_index() != call.input.get_device_index()) [[unlikely]]
+                          " to have the dtype of input (" + aten::dtype_name(input) + "), got " +
+                          aten::dtype_name(got));
+  if (aten::device_type(got) != aten::device_type(input) ||
+      aten::device_index(got) != aten::device_index(input)) [[unlikely]]
     throw InvalidArgument(std::string("conv_transpose2d: expected ") + argument +
-                          " to be on the device of input (" + aten::device_name(call.input) +
-                          "), got " + aten::device_name(tensor));
+                          " to be on the device of input (" + aten::device_name(input) + "), got " +
+                          aten::device_name(got));
 }
 
-TensorDesc describe(const Tensor& tensor) {
+TensorDesc describe(Handle tensor) {
   const std::int32_t dtype = aten::dtype(tensor);
   return {
-      .sizes = tensor.sizes().data(),
-      .strides = tensor.strides().data(),
-      .ndim = tensor.dim(),
+      .sizes = aten::sizes(tensor),
+      .strides = aten::strides(tensor),
+      .ndim = aten::ndim(tensor),
       .dtype = dtype == aoti_torch_dtype_float32()    ? DType::f32
                : dtype == aoti_torch_dtype_float16()  ? DType::f16
                : dtype == aoti_torch_dtype_bfloat16() ? DType::bf16
@@ -84,95 +51,189 @@ TensorDesc describe(const Tensor& tensor) {
 // Everything that can be wrong with a call is found here, before anything is allocated.
 Problem describe(const Call& call) {
   check_like_input(call, "weight", call.weight);
-  if (call.bias) check_like_input(call, "bias", *call.bias);
+  if (call.bias) check_like_input(call, "bias", call.bias);
   if (call.precision < 0 || call.precision > static_cast<int>(Precision::fp16)) [[unlikely]]
     throw InvalidArgument(
         "conv_transpose2d: expected precision to be 0 (fp32), 1 (tf32) or 2 (fp16), got " +
         std::to_string(call.precision));
-  const TensorDesc bias = call.bias ? describe(*call.bias) : TensorDesc{};
-  Problem problem =
-      Problem::of(describe(call.input), describe(call.weight), call.bias ? &bias : nullptr,
-                  call.geometry, static_cast<Precision>(call.precision));
+  TensorDesc weight = describe(call.weight.get());
+  aten::Dims strides;
+  if (call.weight_layout && weight.ndim == 4) {
+    strides = aten::dense_strides(aten::dims(call.weight.get()), *call.weight_layout);
+    weight.strides = strides.data();
+  }
+  const TensorDesc bias = call.bias ? describe(call.bias.get()) : TensorDesc{};
+  Problem problem = Problem::of(describe(call.input.get()), weight, call.bias ? &bias : nullptr,
+                                call.geometry, static_cast<Precision>(call.precision));
   if (call.packed) {
-    check_like_input(call, "packed", *call.packed);
-    if (call.packed->dim() != 4 || aten::sizes(*call.packed) != aten::sizes(call.weight))
-        [[unlikely]]
+    check_like_input(call, "packed", call.packed);
+    if (aten::ndim(call.packed.get()) != 4 ||
+        aten::dims(call.packed.get()) != aten::dims(call.weight.get())) [[unlikely]]
       throw InvalidArgument("conv_transpose2d: expected packed to have the size of weight");
   }
   // As in ATen, which has no channels_last for these.
-  const bool cuda_double = problem.dtype == DType::other && call.input.is_cuda();
+  const bool cuda_double = problem.dtype == DType::other && aten::is_cuda(call.input.get());
   if (cuda_double || problem.output_numel() == 0) problem.layout = Layout::nchw;
   return problem;
-}
-
-// The weight as kernels read it: channels_last memory that starts on a 16-byte boundary.
-Tensor packed_weight(const Call& call) {
-  const Tensor& weight = call.packed ? *call.packed : call.weight;
-  return aten::is_dense(weight, Layout::nhwc) && aten::is_aligned(weight)
-             ? weight
-             : aten::copy(weight, Layout::nhwc);
 }
 
 // What ATen answers, in the strides that this op promises: they depend on the problem alone, not
 // on who answers it.
 Tensor fallback(const Call& call, const Problem& problem) {
-  Tensor y = aten::convolution(call.input, call.weight, call.bias, call.geometry);
-  const auto strides = y.strides();
-  const aten::Dims promised = aten::dense_strides(aten::sizes(y), problem.layout);
-  return std::equal(promised.begin(), promised.end(), strides.begin())
-             ? y
-             : aten::copy(y, problem.layout);
+  Tensor y = aten::convolution(call.input.get(), call.weight.get(), call.bias.get(), call.geometry);
+  const aten::Dims promised = aten::dense_strides(aten::dims(y.get()), problem.layout);
+  return std::equal(promised.begin(), promised.end(), aten::strides(y.get()))
+             ? std::move(y)
+             : aten::copy(y.get(), problem.layout);
 }
 
-// Planning takes most of a microsecond, and a network asks for the same few plans again and again:
-// each thread remembers its latest ones.
-const Plan& remembered_plan(const Problem& problem, std::int32_t device) {
+void pack(Handle weight, Handle packed) {
+  if (aten::is_cuda(weight)) {
+    const std::int32_t device = aten::device_index(weight);
+    const Plan plan = plan_pack(describe(weight), device_target(device));
+    if (plan.variant)
+      return launch(plan, {.x = aten::data(weight), .y = aten::mutable_data(packed)}, device,
+                    aten::current_stream(device));
+  }
+  aten::copy_into(packed, weight);
+}
+
+// What of a tensor decides how a call is answered: everything but its data.
+struct Facts {
+  std::int64_t ndim = -1;  // of no tensor
+  aten::Dims sizes{};      // no more than four: nothing else passes describe()
+  aten::Dims strides{};
+  std::int32_t dtype = 0;
+  std::int32_t device_type = 0;
+  std::int32_t device_index = 0;
+  bool aligned = false;
+  bool operator==(const Facts&) const = default;
+};
+
+Facts facts(Handle tensor) {
+  if (!tensor) return {};
+  Facts facts{.ndim = aten::ndim(tensor),
+              .dtype = aten::dtype(tensor),
+              .device_type = aten::device_type(tensor),
+              .device_index = aten::device_index(tensor),
+              .aligned = aten::is_aligned(tensor)};
+  const std::int64_t count = std::min<std::int64_t>(facts.ndim, 4);
+  std::copy_n(aten::sizes(tensor), count, facts.sizes.begin());
+  std::copy_n(aten::strides(tensor), count, facts.strides.begin());
+  return facts;
+}
+
+struct Signature {
+  Facts input, weight, bias, packed;
+  Geometry geometry;
+  std::int64_t precision = 0;
+  std::optional<Layout> weight_layout;
+  bool operator==(const Signature&) const = default;
+};
+
+// How calls of one signature are answered on CUDA.
+struct Answer {
+  Problem problem;
+  aten::Dims sizes{}, strides{};  // of the output
+  std::optional<Launch> launch;   // none: ATen answers, or the output is empty
+  bool x_ready = false;           // operands that can be read where they are
+  bool weight_ready = false;
+  bool bias_ready = false;
+};
+
+Answer answer(const Call& call) {
+  Answer answer;
+  const Problem& problem = answer.problem = describe(call);
+  const Pair out = problem.out();
+  answer.sizes = {problem.batch, problem.out_channels, out.h, out.w};
+  answer.strides = aten::dense_strides(answer.sizes, problem.layout);
+  const std::int32_t device = aten::device_index(call.input.get());
+  const Plan chosen = plan(problem, device_target(device));
+  if (!chosen.variant) return answer;
+  answer.launch.emplace(chosen, device);
+  const Handle weight = call.packed ? call.packed.get() : call.weight.get();
+  answer.x_ready = aten::is_dense(call.input.get(), problem.layout);
+  answer.weight_ready = aten::is_dense(weight, Layout::nhwc) && aten::is_aligned(weight);
+  answer.bias_ready = !call.bias || aten::is_contiguous(call.bias.get());
+  return answer;
+}
+
+// Checks and planning take microseconds, and a network asks for the same few calls again and
+// again: each thread remembers its latest ones.
+const Answer& remembered_answer(const Call& call) {
   struct Entry {
-    std::int32_t device = -1;
-    Plan plan;
+    Signature signature;
+    Answer answer;
   };
   thread_local std::array<Entry, 32> entries;
-  std::size_t slot = 0;
-  for (const std::int64_t value : {problem.batch, problem.in_channels, problem.out_channels,
-                                   problem.in.h, problem.in.w, problem.kernel.h})
-    slot = slot * 31 + static_cast<std::size_t>(value);
+  const Signature signature{facts(call.input.get()), facts(call.weight.get()),
+                            facts(call.bias.get()),  facts(call.packed.get()),
+                            call.geometry,           call.precision,
+                            call.weight_layout};
+  std::size_t slot = static_cast<std::size_t>(call.geometry.stride.h);
+  for (const aten::Dims& sizes : {signature.input.sizes, signature.weight.sizes})
+    for (const std::int64_t size : sizes) slot = slot * 31 + static_cast<std::size_t>(size);
   Entry& entry = entries[slot % entries.size()];
-  if (entry.device != device || entry.plan.problem != problem)
-    entry = {device, plan(problem, device_target(device))};
-  return entry.plan;
+  if (entry.signature != signature) [[unlikely]]
+    entry = {signature, answer(call)};
+  return entry.answer;
 }
 
 Tensor conv_transpose2d(const Call& call) {
-  const Problem problem = describe(call);
-  if (!call.input.is_cuda()) return fallback(call, problem);
-  const Pair out = problem.out();
-  const aten::Dims sizes{problem.batch, problem.out_channels, out.h, out.w};
-  if (problem.output_numel() == 0) return aten::empty(sizes, problem.layout, call.input);
-
-  const std::int32_t device = call.input.get_device_index();
-  const Plan& chosen = remembered_plan(problem, device);
-  if (!chosen.variant) return fallback(call, problem);
-  const Tensor x = aten::dense(call.input, problem.layout);
-  const Tensor weight = packed_weight(call);
-  const std::optional<Tensor> bias =
-      call.bias ? std::optional(aten::contiguous(*call.bias)) : std::nullopt;
-  const Tensor y = aten::empty(sizes, problem.layout, call.input);
-  launch(chosen,
-         {.x = x.const_data_ptr(),
-          .weight = weight.const_data_ptr(),
-          .bias = bias ? bias->const_data_ptr() : nullptr,
-          .y = y.mutable_data_ptr()},
-         device, aten::current_stream(device));
+  const Handle input = call.input.get();
+  if (!aten::is_cuda(input)) return fallback(call, describe(call));
+  const Answer& answer = remembered_answer(call);
+  const Problem& problem = answer.problem;
+  if (!answer.launch)
+    return problem.output_numel() == 0 ? aten::empty(answer.sizes, answer.strides, input)
+                                       : fallback(call, problem);
+  Handle x = input, weight = call.packed ? call.packed.get() : call.weight.get();
+  Handle bias = call.bias.get();
+  std::array<Tensor, 3> copies;
+  if (!answer.x_ready) [[unlikely]]
+    x = (copies[0] = aten::copy(x, problem.layout)).get();
+  if (!answer.weight_ready) [[unlikely]] {
+    copies[1] = aten::empty(aten::dims(weight), Layout::nhwc, weight);
+    pack(weight, copies[1].get());
+    weight = copies[1].get();
+  }
+  if (!answer.bias_ready) [[unlikely]]
+    bias = (copies[2] = Tensor(aten::new_clone(bias))).get();
+  Tensor y = aten::empty(answer.sizes, answer.strides, input);
+  (*answer.launch)({.x = aten::data(x),
+                    .weight = aten::data(weight),
+                    .bias = bias ? aten::data(bias) : nullptr,
+                    .y = aten::mutable_data(y.get())},
+                   aten::current_stream(aten::device_index(input)));
   return y;
 }
 
+template <Call (*call_of)(const StableIValue*)>
 void boxed(StableIValue* stack, std::uint64_t, std::uint64_t) {
-  stack[0] = aten::from(conv_transpose2d(Call(stack)));
+  stack[0] = aten::abi::from(conv_transpose2d(call_of(stack)).release());
 }
 
-STABLE_TORCH_LIBRARY(convt, library) { library.def(kSchema); }
-STABLE_TORCH_LIBRARY_IMPL(convt, CPU, library) { library.impl("conv_transpose2d", &boxed); }
-STABLE_TORCH_LIBRARY_IMPL(convt, CUDA, library) { library.impl("conv_transpose2d", &boxed); }
+void boxed_pack(StableIValue* stack, std::uint64_t, std::uint64_t) {
+  const Tensor weight = aten::tensor(stack[0]), packed = aten::tensor(stack[1]);
+  if (aten::ndim(weight.get()) != 4 || facts(packed.get()).sizes != facts(weight.get()).sizes ||
+      aten::ndim(packed.get()) != 4 || !aten::is_dense(packed.get(), Layout::nhwc) ||
+      aten::dtype(packed.get()) != aten::dtype(weight.get())) [[unlikely]]
+    throw InvalidArgument(
+        "conv_transpose2d: expected packed to be like weight, in channels_last memory");
+  pack(weight.get(), packed.get());
+}
+
+void implement(torch::stable::detail::StableLibrary& library) {
+  library.impl("conv_transpose2d", &boxed<call_of>);
+  library.impl("_packed_conv_transpose2d", &boxed<packed_call_of>);
+  library.impl("_pack", &boxed_pack);
+}
+
+STABLE_TORCH_LIBRARY(convt, library) {
+  for (const char* schema : {kSchema, kPackedSchema, kPackSchema}) library.def(schema);
+}
+STABLE_TORCH_LIBRARY_IMPL(convt, CPU, library) { implement(library); }
+STABLE_TORCH_LIBRARY_IMPL(convt, CUDA, library) { implement(library); }
 
 }  // namespace
 

@@ -1,6 +1,6 @@
 // A stand-in for libcuda.so.1: prints every call to the file FAKE_CUDA_LOG, pretends to have
 // FAKE_CUDA_DEVICES devices of capability FAKE_CUDA_ARCH, and fails the call FAKE_CUDA_FAIL with
-// error FAKE_CUDA_ERROR. FAKE_CUDA_PARAMETERS parameters of a launch are printed as 64-bit words.
+// error FAKE_CUDA_ERROR. The parameter buffer of a launch is printed in hexadecimal.
 #include <cuda.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -101,11 +101,13 @@ CUresult cuKernelSetAttribute(CUfunction_attribute attribute, int value, CUkerne
 CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                         unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
                         CUstream stream, void** parameters, void** extra) {
-  (void)function, (void)extra;
+  (void)function;
+  if (parameters || extra[0] != CU_LAUNCH_PARAM_BUFFER_POINTER ||
+      extra[2] != CU_LAUNCH_PARAM_BUFFER_SIZE || extra[4] != CU_LAUNCH_PARAM_END)
+    return CUDA_ERROR_INVALID_VALUE;
+  const unsigned char* buffer = extra[1];
   char text[2048] = "";
-  for (int i = 0, length = 0; i < number("FAKE_CUDA_PARAMETERS", 0); ++i)
-    length += snprintf(text + length, sizeof text - (size_t)length, " %lld",
-                       *(const long long*)parameters[i]);
-  return call("cuLaunchKernel", "%u %u %u | %u %u %u | %u | %zu | on %d |%s", grid_x, grid_y,
+  for (size_t i = 0; i < *(size_t*)extra[3]; ++i) snprintf(text + 2 * i, 3, "%02x", buffer[i]);
+  return call("cuLaunchKernel", "%u %u %u | %u %u %u | %u | %zu | on %d | %s", grid_x, grid_y,
               grid_z, block_x, block_y, block_z, shared, (size_t)stream, current, text);
 }

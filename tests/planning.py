@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from convt import _C
 
@@ -69,3 +70,18 @@ HEADLINE = Layer(
 
 def variants() -> dict[str, dict[str, Any]]:
     return {variant["name"]: variant for variant in _C.variants()}
+
+
+class Slot(NamedTuple):
+    """Where a kernel reads one parameter, in bytes."""
+
+    offset: int
+    size: int
+
+
+def parameter_layout(cubin: bytes) -> list[Slot]:
+    """Of a cubin's only kernel, from the EIATTR_KPARAM_INFO records of its .nv.info section."""
+    records = re.findall(rb"\x04\x17\x0c\x00....(..)(..)..(..)", cubin, re.S)
+    word = [[int.from_bytes(part, "little") for part in record] for record in records]
+    by_ordinal = {ordinal: Slot(offset, size >> 2) for ordinal, offset, size in word}
+    return [by_ordinal[ordinal] for ordinal in sorted(by_ordinal)]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 import torch
@@ -154,8 +155,7 @@ def test_info_tells_what_is_built_in_and_what_is_set(convt, monkeypatch):
     assert code == 0
     assert found["cubin"] == _C.architectures("cubin")
     assert found["ptx"] == _C.architectures("ptx")
-    assert sum(found["variants"].values()) == len(_C.variants())
-    assert set(found["variants"]) == {"phase", "single_tap_nchw", "single_tap_nhwc"}
+    assert found["variants"] == Counter(variant["family"] for variant in _C.variants())
     assert found["torch"] == torch.__version__
     assert found["environment"]["CONVT_JIT"] == "1"
     assert "CONVT_ARCH" not in found["environment"]

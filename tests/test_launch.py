@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from convt import _C
-from tests.planning import HEADLINE, Layer, variants
+from tests.planning import HEADLINE, Layer, parameter_layout, variants
 
 ARCH = _C.architectures("cubin")[0]
 VARIANTS = variants()
@@ -38,7 +38,6 @@ def run(fake_cuda, tmp_path):
             "CONVT_LIBCUDA": str(fake_cuda),
             "FAKE_CUDA_LOG": str(log),
             "FAKE_CUDA_ARCH": str(ARCH),
-            "FAKE_CUDA_PARAMETERS": str(len(PARAMETERS) + SCRATCH),
         }
         root = Path(__file__).parent.parent
         done = subprocess.run(
@@ -68,9 +67,13 @@ def test_a_launch_passes_the_plan_to_the_driver(run):
     assert block == f"{32 * VARIANTS[PLAN.variant]['warps']} 1 1"
     assert shared == str(image["shared_bytes"])
     assert (stream, device) == ("77", "on 0")
-    pointers = {"x": 1111, "weight": 2222, "bias": 3333, "y": 4444}
-    expected = [{**pointers, **PLAN.arguments}[name] for name, _ in PARAMETERS] + [0] * SCRATCH
-    assert [int(word) for word in words.split()] == expected
+    values = {"x": 1111, "weight": 2222, "bias": 3333, "y": 4444, **PLAN.arguments}
+    cubin = _C.image(PLAN.variant, ARCH, "cubin")
+    layout = parameter_layout(cubin)
+    buffer = bytes.fromhex(words)
+    assert len(buffer) == layout[-1].offset + layout[-1].size
+    got = [int.from_bytes(buffer[p.offset :][: p.size], "little") for p in layout]
+    assert got == [values[name] for name, _ in PARAMETERS] + [0] * SCRATCH
 
 
 def test_a_kernel_is_loaded_once_and_in_relaxed_capture_mode(run):
@@ -89,8 +92,9 @@ def test_another_device_gets_its_own_context_and_the_same_library(run):
     assert code == 0, error
     assert len(only(calls, "cuLibraryLoadData")) == 1
     assert only(calls, "cuKernelGetFunction") == ["on 0", "on 1"]
-    assert only(calls, "cuCtxPushCurrent") == ["1"]
-    assert only(calls, "cuCtxPopCurrent") == ["1"]
+    # Once to load the kernel there and once to launch it.
+    assert only(calls, "cuCtxPushCurrent") == ["1", "1"]
+    assert only(calls, "cuCtxPopCurrent") == ["1", "1"]
     assert [text.split("|")[4].strip() for text in only(calls, "cuLaunchKernel")] == [
         "on 0",
         "on 1",

@@ -13,7 +13,7 @@ import pytest
 from aot.compile import parse_archs
 from aot.variants import Tile, all_variants
 from convt import _C
-from tests.planning import variants
+from tests.planning import parameter_layout, variants
 
 ROOT = Path(__file__).parent.parent
 VARIANTS = variants()
@@ -61,21 +61,19 @@ def test_parameters_of_the_launcher_are_those_of_the_kernel(name):
     assert sizes == [*ours, 8, 8]  # and Triton's two scratch pointers
 
 
-def cubin_parameter_sizes(cubin):
-    """Parameter sizes of a cubin's only kernel, from its .nv.info: EIATTR_KPARAM_INFO records."""
-    records = re.findall(rb"\x04\x17\x0c\x00....(..)(..)..(..)", cubin, re.S)
-    by_ordinal = {}
-    for ordinal, _offset, size in records:
-        by_ordinal[int.from_bytes(ordinal, "little")] = int.from_bytes(size, "little") >> 2
-    return [by_ordinal[i] for i in sorted(by_ordinal)]
-
-
 @pytest.mark.parametrize("name", sorted(VARIANTS))
-def test_parameters_of_the_launcher_are_those_of_every_cubin(name):
-    variant = VARIANTS[name]
-    ours = [4 if type_ == "i32" else 8 for _, type_ in variant["parameters"]] + [8, 8]
+def test_parameters_of_the_launcher_are_where_every_cubin_reads_them(name):
+    parameters = VARIANTS[name]["parameters"]
+    # Pointers first, for only those change from call to call; then two that Triton appends.
+    types = [type_ for _, type_ in parameters]
+    assert types == sorted(types, key=lambda type_: type_ != "pointer")
+    expected, end = [], 0
+    for size in [*(4 if type_ == "i32" else 8 for type_ in types), 8, 8]:
+        offset = -(-end // size) * size  # a multiple of the size, as the launcher lays them out
+        expected.append((offset, size))
+        end = offset + size
     for arch in _C.architectures("cubin"):
-        assert cubin_parameter_sizes(_C.image(name, arch, "cubin")) == ours, arch
+        assert parameter_layout(_C.image(name, arch, "cubin")) == expected, arch
 
 
 COMPILE_ONE = """

@@ -1,20 +1,23 @@
 """The modules against torch's, and the packed weight against everything that can change it."""
 
+import contextlib
 import copy
 import io
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn.utils import parametrizations
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import convt
-from convt import functional
+from convt import functional, ops
 from tests.reference import assert_close
 
 MODULES: dict[str, dict[str, Any]] = {
@@ -152,12 +155,12 @@ def module(packs):
 def handed(module, mode=torch.inference_mode):
     """The packed weight that a call hands to the op; it has to be the weight, packed."""
     seen = []
-    call, functional.call = functional.call, lambda *args: seen.append(args[5])
-    try:
-        with mode():
-            module(images(module))
-    finally:
-        functional.call = call
+    with (
+        mode(),
+        mock.patch.object(functional, "call", lambda *args: seen.append(args[5])),
+        mock.patch.object(ops, "packed_conv_transpose2d", lambda *args: seen.append(args[1])),
+    ):
+        module(images(module))
     (packed,) = seen
     if packed is not None:
         assert packed.is_contiguous(memory_format=torch.channels_last)
@@ -191,6 +194,10 @@ def assign_data(module):
     module.weight.data = torch.randn_like(module.weight)
 
 
+def transpose_data(module):
+    module.weight.data = module.weight.data.transpose(2, 3)
+
+
 def mutate_data(module):
     module.weight.data.mul_(2)
 
@@ -215,6 +222,7 @@ CHANGES = {
     "share_memory": lambda m: m.share_memory(),
     "another Parameter": replace,
     ".data assigned": assign_data,
+    ".data assigned a view of itself": transpose_data,
     ".data mutated, eval()": lambda m: (mutate_data(m), m.eval()),
     ".data mutated, repack()": lambda m: (mutate_data(m), m.repack()),
     "swapped": lambda m: torch.utils.swap_tensors(
@@ -230,6 +238,75 @@ def test_packed_weight_is_never_stale(module, change):
         CHANGES[change](module)
     assert handed(module) is not None
     assert handed(module, torch.no_grad) is not None
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "transposed"])
+@pytest.mark.parametrize("name", MODULES)
+def test_warm_calls_answer_as_torch_does(packs, name, layout):
+    ours, theirs = pair_of_modules(name)
+    for module in (ours, theirs):
+        if layout == "channels_last":
+            module.to(memory_format=torch.channels_last)
+        elif layout == "transposed":
+            transpose_data(module)
+    x = images(ours)
+    with torch.inference_mode():
+        for _ in range(2):
+            torch.testing.assert_close(ours(x), theirs(x))
+            assert ours(x).stride() == theirs(x).stride()
+            torch.testing.assert_close(ours(x[0]), theirs(x[0]))
+        for module in (ours, theirs):
+            module.stride, module.output_padding = (4, 4), (1, 0)
+        torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_a_sliced_weight_is_packed_anew(module):
+    assert handed(module) is not None
+    module.weight.data = module.weight.data[:2]  # pruned: the same address, fewer channels
+    with torch.inference_mode():
+        x = torch.randn(1, 2, 4, 5)
+        expected = F.conv_transpose2d(x, module.weight, module.bias, 2)
+        torch.testing.assert_close(module(x), expected)
+
+
+class Nothing(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("mode", "warm"),
+    [
+        (torch.inference_mode, True),
+        (torch.no_grad, True),
+        (torch.enable_grad, False),
+        (lambda: under_inference(cuda_autocast()), False),
+        (lambda: under_inference(Nothing()), False),
+        (lambda: under_inference(forward_ad.dual_level()), False),
+    ],
+    ids=["inference", "no_grad", "grad", "autocast", "dispatch mode", "forward AD"],
+)
+def test_only_plain_calls_are_warm(module, mode, warm):
+    handed(module)
+    x = images(module)
+    with mode(), mock.patch.object(ops, "packed_conv_transpose2d", mock.Mock()) as op:
+        module(x)
+    assert op.called == warm
+
+
+@contextlib.contextmanager
+def cuda_autocast():
+    torch.set_autocast_enabled("cuda", True)  # which torch.autocast does only where there is one
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+
+
+@contextlib.contextmanager
+def under_inference(mode):
+    with torch.no_grad(), mode:
+        yield
 
 
 def test_packed_once_per_version(module):

@@ -8,8 +8,17 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, is_autocast_enabled, is_grad_enabled
+from torch._C import (  # by name: looked up through modules, each costs a warm call 0.02 us more
+    _are_functorch_transforms_active,
+    _get_cudnn_enabled,
+    _get_fp32_precision_getter,
+    _get_tracing_state,
+    _is_any_autocast_enabled,
+    _len_torch_dispatch_stack,
+)
 from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 
 from convt import _C, ops
 
@@ -121,9 +130,9 @@ def call(
     """Runs the op under torch's switches. `packed`: the weight in channels_last memory, if kept."""
     if not isinstance(input, Tensor):
         _check_input(input)
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if _are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return _aten(input, weight, bias, geometry)
-    if torch._C._is_any_autocast_enabled():
+    if _is_any_autocast_enabled():
         input, weight, bias = _autocast(input, weight, bias)
         packed = None
     value = torch_precision(geometry) if precision is None else precision_value(precision)
@@ -137,6 +146,20 @@ def call(
     # Under no_grad the autograd kernel, which is Python, would cost 7 us and do nothing.
     with torch._C._AutoDispatchBelowAutograd():
         return ops.eager_conv_transpose2d(input, weight, bias, geometry, value, packed)
+
+
+def is_plain_inference(input: Tensor) -> bool:
+    """Whether nothing traces, casts, differentiates or intercepts: a call is its kernel."""
+    return (
+        not is_dynamo_compiling()  # other compilers are modes on the dispatch stack
+        and type(input) is Tensor
+        and not is_grad_enabled()
+        and forward_ad._current_level < 0
+        and not _are_functorch_transforms_active()
+        and not is_autocast_enabled()  # for CUDA; only its modules have warm calls
+        and not _len_torch_dispatch_stack()
+        and not _get_tracing_state()
+    )
 
 
 def _aten(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: ops.Geometry) -> Tensor:
@@ -176,21 +199,27 @@ def precision_value(precision: str) -> int:
 
 def torch_precision(geometry: ops.Geometry) -> int:
     """What torch would multiply fp32 with at this moment, so as never to be less accurate."""
+    return switch(switch_of(geometry))
+
+
+def switch_of(geometry: ops.Geometry) -> str:
+    """Which of torch's switches tells the precision of this geometry's products."""
     stride_h, stride_w, _, _, output_padding_h, output_padding_w, _, _, _ = geometry
     if output_padding_h < stride_h and output_padding_w < stride_w:
-        return _switch("conv")
-    return _switch("matmul")  # cuDNN does not take it: ATen runs a matrix product
+        return "conv"
+    return "matmul"  # cuDNN does not take it: ATen runs a matrix product
 
 
-def _switch(kind: str) -> int:
+def switch(kind: str) -> int:
+    """The precision that torch's switch for "conv" or "matmul" stands at."""
     # torch.export disables cuDNN while it traces, which says nothing of where the graph will run.
-    if not (torch._C._get_cudnn_enabled() or torch.compiler.is_exporting()):
+    if not (_get_cudnn_enabled() or torch.compiler.is_exporting()):
         kind = "matmul"
-    return 1 if torch._C._get_fp32_precision_getter("cuda", kind) == "tf32" else 0
+    return 1 if _get_fp32_precision_getter("cuda", kind) == "tf32" else 0
 
 
 # torch.compiler.assume_constant_result, which would import half of torch (1.1 s) to say so.
-_switch._dynamo_marked_constant = True  # type: ignore[attr-defined]
+switch._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _pair(value: IntOrPair, name: str) -> tuple[int, int]:

@@ -21,6 +21,11 @@ torch.ops.load_library(str(_LIBRARY))  # type: ignore[no-untyped-call]
 conv_transpose2d: Callable[..., Tensor] = torch.ops.convt.conv_transpose2d.default
 # What it calls, a quarter of a microsecond sooner; tracers know only the former.
 eager_conv_transpose2d: Callable[..., Tensor] = torch.ops.convt.conv_transpose2d.default._op
+# For a module's warm calls, which are neither traced nor differentiated: see csrc/call.hpp.
+packed_conv_transpose2d: Callable[..., Tensor] = (
+    torch.ops.convt._packed_conv_transpose2d.default._op
+)
+pack: Callable[[Tensor, Tensor], None] = torch.ops.convt._pack.default
 
 # Nine ints: stride, padding, output_padding, dilation (each height, width) and groups.
 Geometry = Sequence[int]

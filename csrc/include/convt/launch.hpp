@@ -1,11 +1,15 @@
 // Running a plan on a device. libcuda is opened at the first call, never when this library loads.
 #pragma once
 
+#include <array>
+#include <cstddef>
+#include <cstdint>
 #include <stdexcept>
 
 #include "convt/export.hpp"
 #include "convt/plan.hpp"
 
+struct CUfunc_st;    // CUfunction is a pointer to it
 struct CUstream_st;  // CUstream and cudaStream_t are pointers to it
 
 namespace convt {
@@ -40,7 +44,28 @@ CONVT_EXPORT Target select_target(int arch, int force_arch, bool allow_jit) noex
 // select_target for `device` under CONVT_ARCH=sm_NN and CONVT_JIT=0|1, read once per process.
 CONVT_EXPORT Target device_target(int device);
 
-// Enqueues `plan` on `stream` of `device`; needs plan.variant. Throws DriverError.
+// A plan made ready for one device: the kernel loaded and its parameters laid out, so that a launch
+// only fills in addresses. A value; stays valid for the life of the process.
+class CONVT_EXPORT Launch {
+ public:
+  // Needs plan.variant. Safe during graph capture. Throws DriverError.
+  Launch(const Plan& plan, int device);
+  // Enqueues the kernel on `stream` of the device. Throws DriverError.
+  void operator()(const Pointers& pointers, CUstream_st* stream) const;
+  const Plan& plan() const noexcept { return plan_; }
+
+ private:
+  // Every parameter in 8 bytes, and the two that Triton appends to all kernels.
+  static constexpr std::size_t kMaxBytes = 8 * (kParamCount + 2);
+  Plan plan_;
+  int device_;
+  CUfunc_st* function_;
+  std::uint32_t shared_bytes_;
+  std::size_t bytes_ = 0;
+  alignas(8) std::array<std::byte, kMaxBytes> parameters_{};  // as the kernel reads them
+};
+
+// Launch(plan, device)(pointers, stream).
 CONVT_EXPORT void launch(const Plan& plan, const Pointers& pointers, int device,
                          CUstream_st* stream);
 

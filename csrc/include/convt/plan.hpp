@@ -45,4 +45,8 @@ CONVT_EXPORT const char* unsupported(Family family, const Problem& problem) noex
 // The best variant for `problem` on `target`; never throws for a valid problem.
 CONVT_EXPORT Plan plan(const Problem& problem, const Target& target);
 
+// How `weight` is packed: copied from Pointers::x to y, in channels_last memory. Its problem is a
+// layer with that weight. No variant: a kernel for it is missing, let torch copy it.
+CONVT_EXPORT Plan plan_pack(const TensorDesc& weight, const Target& target);
+
 }  // namespace convt

@@ -1,0 +1,122 @@
+"""The packed weight: the kernel that copies it, its plan, and the ops that write and read it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from aot.interpret import launch
+from convt import _C
+from tests.planning import variants
+
+ARCH = _C.architectures("cubin")[0]
+VARIANTS = variants()
+NUMBERS = "2,2,1,1,0,0,1,1,1,0,0"  # stride 2, padding 1, dilation 1, one group, fp32, contiguous
+pack = torch.ops.convt._pack.default
+packed_conv_transpose2d = torch.ops.convt._packed_conv_transpose2d.default
+
+WEIGHTS = {
+    "one tile": torch.randn(3, 5, 3, 3),
+    "many tiles": torch.randn(2, 130, 5, 7),
+    "one tap": torch.randn(4, 70, 1, 1),
+    "depthwise": torch.randn(6, 1, 4, 4),
+    "transposed": torch.randn(5, 4, 2, 3).transpose(0, 1).transpose(2, 3),
+    "a slice": torch.randn(4, 9, 3, 5)[:, 1:-1, ::2, 1:],
+    "channels_last": torch.randn(3, 6, 3, 3).contiguous(memory_format=torch.channels_last),
+}
+
+
+def plan_of(weight, dtype="f32", arch=ARCH):
+    desc = (tuple(weight.shape), weight.stride(), dtype, True)
+    return _C.plan_pack(desc, _C.Target(arch))
+
+
+@pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
+@pytest.mark.parametrize(("dtype", "torch_dtype"), [("f32", torch.float32), ("f16", torch.half)])
+def test_kernel_packs(weight, dtype, torch_dtype):
+    storage = weight.clone(memory_format=torch.preserve_format).to(torch_dtype)
+    chosen = plan_of(storage, dtype)
+    rows, out, kernel_h, kernel_w = storage.shape
+    y = torch.full((rows, kernel_h, kernel_w, out), float("nan"), dtype=torch_dtype)
+    launch(chosen, VARIANTS[chosen.variant], storage, None, None, y)
+    assert torch.equal(y, storage.permute(0, 2, 3, 1))
+
+
+def test_kernel_reads_strides_of_64_bits():
+    plan = plan_of(torch.empty(1, 2, 2**15, 2**15, device="meta"))
+    assert plan.served
+    assert plan.arguments["x_n"] == 2**31
+    types = dict(VARIANTS[plan.variant]["parameters"])
+    assert {types[name] for name in ("x_n", "x_c", "x_h", "x_w")} == {"i64"}
+
+
+@pytest.mark.parametrize(
+    ("weight", "dtype", "arch", "reason"),
+    [
+        (torch.empty(3, 3, 3), "f32", ARCH, "only 4-dimensional"),
+        (torch.empty(3, 3, 3, 3), "other", ARCH, "only 4-dimensional fp32, fp16 and bf16"),
+        (torch.empty(3, 3, 3, 3), "f32", 0, "have a kernel that packs them"),
+        (torch.empty(0, 3, 3, 3), "f32", ARCH, "its size does not fit one grid"),
+        (torch.empty(2**24, 1, 2**9, 2**9, device="meta"), "f32", ARCH, "does not fit one grid"),
+    ],
+)  # fmt: skip
+def test_what_no_kernel_packs(weight, dtype, arch, reason):
+    plan = plan_of(weight, dtype, arch)
+    assert not plan.served
+    assert reason in plan.reason
+
+
+def test_no_layer_is_planned_on_it():
+    # By its numbers a pack variant would fit an fp16 layer in channels_last.
+    for dtype in ("f32", "f16", "bf16"):
+        desc = ((1, 8, 4, 4), (128, 1, 32, 8), dtype, True)
+        weight = ((8, 8, 3, 3), (72, 9, 3, 1), dtype, True)
+        one = (1, 1)
+        problem = _C.problem_of(desc, weight, None, one, (0, 0), (0, 0), one, 1, "fp16")
+        assert VARIANTS[_C.plan(problem, _C.Target(ARCH)).variant]["family"] != "pack"
+
+
+@pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
+def test_op_packs(weight):
+    packed = torch.empty_like(weight, memory_format=torch.channels_last)
+    pack(weight, packed)
+    assert torch.equal(packed, weight)
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        torch.empty(2, 3, 4, 5),
+        torch.empty(2, 3, 5, 4).contiguous(memory_format=torch.channels_last),
+        torch.empty(2, 3, 4, 5).double().contiguous(memory_format=torch.channels_last),
+        torch.empty(3),
+    ],
+    ids=["contiguous", "of another size", "of another dtype", "of one dimension"],
+)
+def test_op_checks_where_it_writes(packed):
+    with pytest.raises(RuntimeError, match="expected packed to be like weight, in channels_last"):
+        pack(torch.randn(2, 3, 4, 5), packed)
+
+
+@pytest.mark.parametrize("weight_layout", [0, 1])
+@pytest.mark.parametrize("bias", [None, torch.randn(6)], ids=["no bias", "bias"])
+def test_packed_op_answers_as_the_weight_would(weight_layout, bias):
+    x, weight = torch.randn(2, 4, 5, 3), torch.randn(4, 6, 3, 3)
+    packed = weight.contiguous(memory_format=torch.channels_last)
+    y = packed_conv_transpose2d(x, packed, bias, f"{NUMBERS[:-1]}{weight_layout}")
+    expected = F.conv_transpose2d(x, packed if weight_layout else weight, bias, 2, 1)
+    torch.testing.assert_close(y, expected)
+    assert y.stride() == expected.stride()
+
+
+@pytest.mark.parametrize("numbers", ["", "1", NUMBERS[:-2], NUMBERS + ",1", NUMBERS + "x", "a,b"])
+def test_packed_op_checks_its_numbers(numbers):
+    with pytest.raises(RuntimeError, match="expected numbers to be 11 integers"):
+        packed_conv_transpose2d(torch.ones(1, 2, 3, 3), torch.ones(2, 2, 3, 3), None, numbers)
+
+
+def test_packed_op_names_a_wrong_argument():
+    x, packed = torch.ones(1, 3, 3, 3), torch.ones(2, 2, 3, 3)
+    with pytest.raises(RuntimeError, match="expected input to have 2 channels for weight of size"):
+        packed_conv_transpose2d(x, packed, None, NUMBERS)
+    with pytest.raises(RuntimeError, match="expected stride to be positive"):
+        packed_conv_transpose2d(x[:, :2], packed, None, "0" + NUMBERS[1:])
