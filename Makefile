@@ -33,8 +33,11 @@ format: $(DEPENDENCIES)
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_SOURCES)
 
-wheel: $(DEPENDENCIES)
-	$(BIN)/pip wheel --no-deps --no-build-isolation --wheel-dir dist .
+wheel: $(DEPENDENCIES)  ## dist/*.whl, for every Linux that torch's own wheels are for
+	rm -rf build/wheel
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip wheel --no-deps --no-build-isolation --wheel-dir build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --only-plat --plat manylinux_2_28_$(shell uname -m) \
+	  --exclude 'libtorch*.so' --wheel-dir dist build/wheel/*.whl
 
 clean:
 	rm -rf build dist

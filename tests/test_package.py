@@ -2,17 +2,25 @@
 
 import re
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
+from auditwheel.architecture import Architecture
+from auditwheel.elfutils import elf_find_versioned_symbols
+from auditwheel.libc import Libc
+from auditwheel.policy import WheelPolicies
+from elftools.elf.elffile import ELFFile
 
 import convt
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(convt.__file__).parent
-LIBRARIES = ["lib/libconvt_core.so", "lib/libconvt_torch.so"]
+EXTENSION = next(PACKAGE.glob("_C*.so")).name
+LIBRARIES = ["lib/libconvt_core.so", "lib/libconvt_torch.so", EXTENSION]
+OLDEST_LINUX = "manylinux_2_28"  # torch's own
 
 EXPECTED = {
     "_C.pyi",
@@ -46,10 +54,8 @@ EXPECTED = {
 def test_the_wheel_holds_exactly_these_files():
     files = [Path(str(file)) for file in metadata.files("convt") or []]
     inside = {str(file.relative_to("convt")) for file in files if file.parts[0] == "convt"}
-    extension = {name for name in inside if re.fullmatch(r"_C\..*\.so", name)}
     compiled = {name for name in inside if "__pycache__" in name}
-    assert len(extension) == 1
-    assert inside - extension - compiled == EXPECTED
+    assert inside - compiled == EXPECTED | {EXTENSION}
 
 
 def dynamic(library, *keys):
@@ -59,15 +65,33 @@ def dynamic(library, *keys):
     return [m[2] for m in re.finditer(r"\((\w+)\).*\[(.*)\]", text) if m[1] in keys]
 
 
-@pytest.mark.parametrize("library", [*LIBRARIES, "extension"])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_libraries_load_where_torch_does(library):
+    versions: dict[str, set[str]] = {}
+    with (PACKAGE / library).open("rb") as file:
+        for name, version in elf_find_versioned_symbols(ELFFile(file)):
+            versions.setdefault(name, set()).add(version)
+    policies = WheelPolicies(libc=Libc.GLIBC, arch=Architecture.detect())
+    oldest = policies.get_policy_by_name(f"{OLDEST_LINUX}_{policies.architecture.value}")
+    found = policies.versioned_symbols_policy(versions)
+    assert found.priority >= oldest.priority, f"only for {found.name}: {versions}"
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_libraries_need_no_cuda_and_look_for_neighbours_only(library):
-    if library == "extension":
-        library = next(PACKAGE.glob("_C*.so")).name
     system = {"libstdc++.so.6", "libgcc_s.so.1", "libc.so.6", "ld-linux-x86-64.so.2"}
     system |= {"libm.so.6", "libdl.so.2"}
     ours = {"libconvt_core.so", "libtorch_cpu.so"}
     assert set(dynamic(library, "NEEDED")) <= system | ours
     assert set(dynamic(library, "RPATH", "RUNPATH")) <= {"$ORIGIN", "$ORIGIN/lib"}
+
+
+def test_an_old_torch_is_named():
+    code = "import torch; torch.__version__ = '2.9.1+cpu'; import convt"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode != 0
+    error = "ImportError: convt: expected torch >= 2.10, got 2.9.1+cpu (pip install --upgrade "
+    assert error in done.stderr
 
 
 def test_the_op_library_uses_the_stable_abi_only():
