@@ -39,6 +39,13 @@ inline void check(AOTITorchError code, const char* call) {
   throw std::runtime_error(std::string("conv_transpose2d: ") + call + " failed: " + what);
 }
 
+// One more reference to a tensor that somebody else holds.
+inline Tensor share(AtenTensorHandle borrowed) {
+  AtenTensorHandle handle = nullptr;
+  check(aoti_torch_new_tensor_handle(borrowed, &handle), "new_tensor_handle");
+  return Tensor(handle);
+}
+
 inline std::int32_t dtype(const Tensor& tensor) {
   std::int32_t value = 0;
   check(aoti_torch_get_dtype(tensor.get(), &value), "get_dtype");

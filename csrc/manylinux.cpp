@@ -21,8 +21,7 @@ void destroy_exception(void** self);
 __asm__(".symver copy_exception, _ZNSt15__exception_ptr13exception_ptrC1ERKS0_@CXXABI_1.3.3");
 __asm__(".symver destroy_exception, _ZNSt15__exception_ptr13exception_ptrD1Ev@CXXABI_1.3.3");
 
-void exception_addref(void** self)
-    CONVT_LOCAL("_ZNSt15__exception_ptr13exception_ptr9_M_addrefEv");
+void exception_addref(void** self) CONVT_LOCAL("_ZNSt15__exception_ptr13exception_ptr9_M_addrefEv");
 void exception_addref(void** self) {
   void* one_more;
   copy_exception(&one_more, self);

@@ -1,6 +1,7 @@
 // torch.ops.convt.conv_transpose2d: check, plan, launch. Free of Python.
 #include <algorithm>
 #include <cstdint>
+#include <iostream>
 #include <optional>
 #include <string>
 #include <vector>
@@ -46,13 +47,14 @@ struct Call {
   std::optional<Tensor> packed;
 
   // Takes over the references on the stack, which is in the order of the schema.
-  explicit Call(const StableIValue* stack)
-      : input(to<Tensor>(stack[0])),
-        weight(to<Tensor>(stack[1])),
-        bias(to<std::optional<Tensor>>(stack[2])),
-        geometry(unpack(to<std::vector<std::int64_t>>(stack[3]))),
-        precision(to<std::int64_t>(stack[4])),
-        packed(to<std::optional<Tensor>>(stack[5])) {}
+  static Call of(const StableIValue* stack) {
+    return {.input = to<Tensor>(stack[0]),
+            .weight = to<Tensor>(stack[1]),
+            .bias = to<std::optional<Tensor>>(stack[2]),
+            .geometry = unpack(to<std::vector<std::int64_t>>(stack[3])),
+            .precision = to<std::int64_t>(stack[4]),
+            .packed = to<std::optional<Tensor>>(stack[5])};
+  }
 };
 
 void check_like_input(const Call& call, const char* argument, const Tensor& tensor) {
@@ -167,15 +169,47 @@ Tensor conv_transpose2d(const Call& call) {
 }
 
 void boxed(StableIValue* stack, std::uint64_t, std::uint64_t) {
-  stack[0] = aten::from(conv_transpose2d(Call(stack)));
+  stack[0] = aten::from(conv_transpose2d(Call::of(stack)));
 }
 
 STABLE_TORCH_LIBRARY(convt, library) { library.def(kSchema); }
 STABLE_TORCH_LIBRARY_IMPL(convt, CPU, library) { library.impl("conv_transpose2d", &boxed); }
 STABLE_TORCH_LIBRARY_IMPL(convt, CUDA, library) { library.impl("conv_transpose2d", &boxed); }
 
+// AOTInductor's call of the op, for one type of device: handles are borrowed, but *result.
+AOTITorchError aoti(AtenTensorHandle input, AtenTensorHandle weight, const AtenTensorHandle* bias,
+                    const std::int64_t* geometry, std::int64_t geometry_size,
+                    std::int64_t precision, const AtenTensorHandle* packed,
+                    AtenTensorHandle* result) {
+  const auto optional = [](const AtenTensorHandle* handle) {
+    return handle ? std::optional(aten::share(*handle)) : std::nullopt;
+  };
+  try {
+    const Tensor y = conv_transpose2d({aten::share(input), aten::share(weight), optional(bias),
+                                       unpack({geometry, geometry + geometry_size}), precision,
+                                       optional(packed)});
+    aten::check(aoti_torch_new_tensor_handle(y.get(), result), "new_tensor_handle");
+    return AOTI_TORCH_SUCCESS;
+  } catch (const std::exception& error) {  // the caller drops the text, as torch's own shims know
+    std::cerr << error.what() << '\n';
+    return AOTI_TORCH_FAILURE;
+  }
+}
+
 }  // namespace
 
 void require_torch_op() noexcept {}
 
 }  // namespace convt
+
+// torch's name for a C shim of the op: what compiled models call, past the dispatcher. Declared for
+// AOTInductor in python/convt/aoti.py.
+#define CONVT_AOTI(device)                                                                       \
+  extern "C" CONVT_EXPORT AOTITorchError aoti_torch_##device##_conv_transpose2d(                 \
+      AtenTensorHandle input, AtenTensorHandle weight, const AtenTensorHandle* bias,             \
+      const std::int64_t* geometry, std::int64_t geometry_size, std::int64_t precision,          \
+      const AtenTensorHandle* packed, AtenTensorHandle* result) {                                \
+    return convt::aoti(input, weight, bias, geometry, geometry_size, precision, packed, result); \
+  }
+CONVT_AOTI(cpu)
+CONVT_AOTI(cuda)
