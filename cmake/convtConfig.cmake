@@ -16,9 +16,10 @@ if(NOT Torch_FOUND AND (NOT convt_FIND_COMPONENTS OR "torch" IN_LIST convt_FIND_
         file(GLOB library ${convt_torch_folder}/lib/lib${library}.so)
         list(APPEND convt_libraries ${library})
       endforeach()
-      # --no-as-needed: torch's CUDA part registers itself, too.
+      # All of them: torch's CUDA part registers itself, too.
+      list(JOIN convt_libraries "," convt_joined)
       target_link_libraries(convt::libtorch INTERFACE
-        -Wl,--push-state,--no-as-needed ${convt_libraries} -Wl,--pop-state)
+        -Wl,--push-state,--no-as-needed,${convt_joined},--pop-state ${convt_libraries})
       target_include_directories(convt::libtorch INTERFACE
         ${CONVT_TORCH_INCLUDE} ${CONVT_TORCH_INCLUDE}/torch/csrc/api/include)
     endif()
@@ -31,8 +32,9 @@ endif()
 
 if(convt_libtorch AND NOT TARGET convt::torch)
   add_library(convt::torch INTERFACE IMPORTED)
-  # The op registers itself when its library loads: keep the library even where nothing refers to it.
-  set_target_properties(convt::torch PROPERTIES INTERFACE_LINK_LIBRARIES
-    "-Wl,--push-state,--no-as-needed;convt::torch_op;-Wl,--pop-state;${convt_libtorch}")
-  set_target_properties(convt::torch PROPERTIES INTERFACE_COMPILE_FEATURES cxx_std_20)
+  # The op registers itself when its library loads: keep the library even where nothing refers to it. In one word,
+  # as CMake reorders; named again, as CMake derives the run path from names.
+  target_link_libraries(convt::torch INTERFACE
+    -Wl,--push-state,--no-as-needed,$<TARGET_FILE:convt::torch_op>,--pop-state convt::torch_op ${convt_libtorch})
+  target_compile_features(convt::torch INTERFACE cxx_std_20)
 endif()

@@ -37,7 +37,8 @@ def cpp_examples(tmp_path_factory):
     for name, prefix in (("core", convt.cmake_prefix_path), ("cpp", both)):
         for command in (
             ["cmake", "-S", examples / name, "-B", build, "-G", "Ninja", "--fresh",
-             "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_PREFIX_PATH={prefix}"],
+             "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_PREFIX_PATH={prefix}",
+             "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--as-needed"],  # as some distributions default to
             ["cmake", "--build", build],
         ):  # fmt: skip
             done = subprocess.run(command, capture_output=True, text=True)
