@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -64,20 +64,25 @@ def install(environment: Path, torch: str, wheel: Path) -> str:
 
 
 def test(environment: Path) -> dict[str, Counter[str]]:
-    """Outcomes of the tests, by group."""
+    """Runs every test in the environment."""
     report = environment / "report.xml"
     path = os.pathsep.join([str(environment / "bin"), os.environ["PATH"]])
     pytest = [environment / "bin/python", "-m", "pytest", "-q", f"--junitxml={report}"]
     with suppress(subprocess.CalledProcessError):  # the report tells
         run(*pytest, env={**os.environ, "PATH": path})
-    outcomes = {group: Counter[str]() for group in GROUPS}
+    return outcomes(report)
+
+
+def outcomes(report: Path) -> dict[str, Counter[str]]:
+    """By group, from pytest's JUnit XML."""
+    counts = {group: Counter[str]() for group in GROUPS}
     for case in ElementTree.parse(report).iter("testcase"):
         name = f"{case.get('classname')}.{case.get('name')}"
         group = [group for group, part in GROUPS.items() if part in name][-1]
         tags = {child.tag for child in case}
         failed = tags & {"failure", "error"}
-        outcomes[group]["failed" if failed else "skipped" if "skipped" in tags else "passed"] += 1
-    return outcomes
+        counts[group]["failed" if failed else "skipped" if "skipped" in tags else "passed"] += 1
+    return counts
 
 
 def deploy(torch: str, wheel: Path, folder: Path) -> Result:
@@ -118,9 +123,9 @@ def main() -> int:
     wheel, folder = options.wheel.resolve(), options.folder.resolve()
     results = [deploy(torch, wheel, folder) for torch in options.torch]
     passed = all(result.passed for result in results)
-    report = {"wheel": wheel.name, "passed": passed, "results": [asdict(r) for r in results]}
+    report = {"wheel": wheel.name, "passed": passed, "results": [vars(r) for r in results]}
     (folder / "results.json").write_text(json.dumps(report, indent=1) + "\n")
-    Console().print(table(results, wheel))
+    Console(width=120).print(table(results, wheel))
     total = sum((count for result in results for count in result.tests.values()), Counter[str]())
     print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
     return 0 if passed else 1
