@@ -1,4 +1,4 @@
-# make demo | test | lint | format | wheel | deploy-test | clean. Everything lives in build/.
+# make demo | test | bench-headline | lint | format | wheel | deploy-test | clean. Everything lives in build/.
 PYTHON ?= python3
 VENV ?= build/venv
 # The target, and this machine's GPU if there is one.
@@ -13,13 +13,16 @@ SOURCES := $(shell find aot cmake csrc python -type f -not -path '*/__pycache__/
            CMakeLists.txt pyproject.toml VERSION
 CXX_SOURCES := $(shell find csrc examples tests -name '*.[ch]' -o -name '*.[ch]pp')
 
-.PHONY: demo test lint format wheel deploy-test clean
+.PHONY: demo test bench-headline lint format wheel deploy-test clean
 
 demo: $(INSTALLED)  ## build, install, run the headline layer
 	$(BIN)/python -m examples.headline
 
 test: $(INSTALLED)  ## the CPU suite, and the GPU suite where there is one
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
+
+bench-headline: $(INSTALLED)  ## the headline layer and its relatives against cuDNN; needs a GPU
+	$(BIN)/python -m benchmarks.headline
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 DTYPE_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 TRITON_TYPES = {"f32": "*fp32", "f16": "*fp16", "bf16": "*bf16"}
 POINTERS = ("x", "weight", "bias", "y")
 # 64-bit in wide variants; every offset is formed from one of these.
 STRIDES = ("x_n", "x_c", "x_h", "x_w", "y_n", "y_c", "y_h", "y_w")
+
+# 4 bits per residue of a stride up to 16.
+TAP_TABLES = ("taps_h", "taps_w")
 
 # (dtype, precision): how a problem's numbers are multiplied.
 MATHS = (
@@ -23,13 +27,15 @@ MATHS = (
 
 @dataclass(frozen=True)
 class Tile:
-    """Work of one program: output pixels x output channels, input channels per step."""
+    """Work of one program: pixels x output channels (or columns), input channels per step."""
 
     pixels: int
     out: int
     into: int
     warps: int
     stages: int
+    rows: int = 1  # of input, among which the pixels are shared
+    taps: int = 0  # kernel columns there is room for; 0 for any number
 
 
 @dataclass(frozen=True)
@@ -40,26 +46,34 @@ class Variant:
     dtype: str
     precision: str
     layout: str
-    aligned: bool
-    wide: bool
     tile: Tile
+    aligned: bool = False  # 16-byte vectors along channels
+    wide: bool = False  # 64-bit strides
+    vector: int = 1  # output columns stored at once; divides the output's width
+    deep: bool = True  # takes more input channels than a step's
+    extra: tuple[tuple[str, int | bool], ...] = ()  # compile-time parameters of the family's own
+    divisors: tuple[tuple[str, int], ...] = ()  # what divides a parameter (bytes for pointers)
 
     @property
     def name(self) -> str:
-        precision = "" if self.precision == "native" else f"_{self.precision}"
-        flags = ("_a16" if self.aligned else "") + ("_i64" if self.wide else "")
         t = self.tile
-        return (
-            f"{self.family}_{self.dtype}{precision}_{self.layout}"
-            f"_{t.pixels}x{t.out}x{t.into}_w{t.warps}{flags}"
-        )
+        words = [self.family, self.dtype]
+        if self.precision != "native":
+            words.append(self.precision)
+        if not self.family.endswith(self.layout):
+            words.append(self.layout)
+        words.append(f"{t.pixels}x{t.out}x{t.into}")
+        if t.taps:
+            words.append(f"r{t.rows}t{t.taps}v{self.vector}")
+        words.append(f"w{t.warps}")
+        words += [flag for flag, on in (("a16", self.aligned), ("i64", self.wide)) if on]
+        return "_".join(words)
 
     @property
     def constants(self) -> dict[str, int | bool | str]:
-        """Values of the kernel's compile-time parameters; an innermost stride of 1 is one."""
-        innermost = ("x_c", "y_c") if self.layout == "nhwc" else ("x_w", "y_w")
+        """Values of the kernel's compile-time parameters."""
         return {
-            **dict.fromkeys(innermost, 1),
+            **dict(self.extra),
             "PRECISION": self.precision,
             "BLOCK_PIXELS": self.tile.pixels,
             "BLOCK_OUT": self.tile.out,
@@ -70,19 +84,27 @@ class Variant:
         """Triton type of a run-time parameter."""
         if parameter in POINTERS:
             return TRITON_TYPES[self.dtype]
+        if parameter in TAP_TABLES:
+            return "i64"
         return "i64" if self.wide and parameter in STRIDES else "i32"
 
     def divisibility(self, parameter: str) -> int:
-        """What the compiler may assume divides a parameter (bytes for pointers); 1 for nothing."""
-        if not self.aligned:
-            return 1
-        pointers, integers = ["weight"], ["group_out"]
-        if self.layout == "nhwc":  # in nchw, pixels start anywhere
-            pointers += ["x", "y"]
-            integers += ["group_in", *STRIDES]
-        if parameter in pointers:
-            return 16
-        return 16 // DTYPE_BYTES[self.dtype] if parameter in integers else 1
+        """What the compiler may assume divides a parameter; 1 for nothing."""
+        return dict(self.divisors).get(parameter, 1)
+
+
+def _lanes(dtype: str) -> int:
+    """Elements of a 16-byte vector."""
+    return 16 // DTYPE_BYTES[dtype]
+
+
+def _channel_vectors(dtype: str, layout: str) -> tuple[tuple[str, int], ...]:
+    """Divisors of a variant that loads vectors of channels."""
+    pointers, integers = ["weight"], ["group_out"]
+    if layout == "nhwc":  # in nchw, pixels start anywhere
+        pointers += ["x", "y"]
+        integers += ["group_in", *STRIDES]
+    return (*((p, 16) for p in pointers), *((i, _lanes(dtype)) for i in integers))
 
 
 def _phase() -> Iterator[Variant]:
@@ -102,12 +124,67 @@ def _phase() -> Iterator[Variant]:
                 Tile(64, 64, 32, warps=4, stages=3),
             )
         for layout in ("nchw", "nhwc"):
+            innermost = ("x_c", "y_c") if layout == "nhwc" else ("x_w", "y_w")
+            plain = Variant(
+                "phase", dtype, precision, layout, narrow, extra=tuple((p, 1) for p in innermost)
+            )
             for tile in (large, medium):
-                yield Variant("phase", dtype, precision, layout, True, False, tile)
+                divisors = _channel_vectors(dtype, layout)
+                yield replace(plain, tile=tile, aligned=True, divisors=divisors)
             for tile in (medium, narrow):
-                yield Variant("phase", dtype, precision, layout, False, False, tile)
-            yield Variant("phase", dtype, precision, layout, False, True, far)
+                yield replace(plain, tile=tile)
+            yield replace(plain, tile=far, wide=True)
+
+
+# Memory-bound: fp32 accuracy costs them nothing, so they serve TF32's problems with it.
+SINGLE_TAP_MATHS = (("f32", "fp32"), ("f16", "native"), ("bf16", "native"))
+
+
+def _single_tap_nchw() -> Iterator[Variant]:
+    for dtype, precision in SINGLE_TAP_MATHS:
+        for taps, rows in ((2, 1), (4, 1), (4, 2), (8, 2)):
+            # 64 pixels x 64 products (kernel column, channel), whatever the kernel.
+            for into in (32, 64):
+                tile = Tile(64, 64 // taps, into, warps=4, stages=1, rows=rows, taps=taps)
+                plain = Variant(
+                    "single_tap_nchw",
+                    dtype,
+                    precision,
+                    "nchw",
+                    tile,
+                    deep=False,
+                    extra=(("BLOCK_ROWS", rows), ("TAPS", taps)),
+                )
+                if into == 32:  # more would spill
+                    yield plain
+                for vector in (2, _lanes(dtype)):
+                    divisors = (
+                        *_channel_vectors(dtype, "nchw"),
+                        ("y", 16),
+                        ("out_w", vector),
+                    )
+                    yield replace(plain, aligned=True, vector=vector, divisors=divisors)
+
+
+def _single_tap_nhwc() -> Iterator[Variant]:
+    for dtype, precision in SINGLE_TAP_MATHS:
+        plain = Variant(
+            "single_tap_nhwc",
+            dtype,
+            precision,
+            "nhwc",
+            Tile(64, 64, 32, warps=4, stages=3),
+            aligned=True,
+            divisors=_channel_vectors(dtype, "nhwc"),
+        )
+        shallow = replace(plain, deep=False, extra=(("DEEP", False),))
+        yield shallow
+        yield replace(shallow, tile=replace(plain.tile, into=64))
+        if precision == "native":
+            tile = Tile(128, 64, 32, warps=4, stages=3)
+            yield replace(plain, tile=tile, extra=(("DEEP", True),))
 
 
 def all_variants() -> list[Variant]:
-    return sorted(_phase(), key=lambda variant: variant.name)
+    families = (_phase(), _single_tap_nchw(), _single_tap_nhwc())
+    return sorted(chain(*families), key=lambda variant: variant.name)

@@ -1,5 +1,7 @@
 #include "arguments.hpp"
 
+#include <algorithm>
+#include <limits>
 #include <numeric>
 
 namespace convt {
@@ -17,6 +19,10 @@ std::int64_t inverse_modulo(std::int64_t a, std::int64_t m) noexcept {
   return t1 < 0 ? t1 + m : t1;
 }
 
+std::int64_t floor_div(std::int64_t a, std::int64_t b) noexcept {
+  return a / b - (a % b < 0 ? 1 : 0);
+}
+
 }  // namespace
 
 Axis phases(std::int64_t out, std::int64_t stride, std::int64_t dilation) noexcept {
@@ -25,7 +31,32 @@ Axis phases(std::int64_t out, std::int64_t stride, std::int64_t dilation) noexce
   return {gcd, period, inverse_modulo(shift, period), shift, (out + stride - 1) / stride};
 }
 
-Arguments arguments(const Problem& problem, const Box& box) noexcept {
+SingleTaps single_taps(std::int64_t out, std::int64_t kernel, std::int64_t stride,
+                       std::int64_t padding, std::int64_t dilation) noexcept {
+  const Axis axis = phases(out, stride, dilation);
+  SingleTaps taps;
+  std::uint64_t table = 0;
+  std::int64_t first = std::numeric_limits<std::int64_t>::max();
+  std::int64_t last = std::numeric_limits<std::int64_t>::min();
+  for (std::int64_t residue = 0; residue < stride; ++residue) {
+    std::int64_t tap = 15, reach = residue;
+    const std::int64_t candidate = residue / axis.gcd * axis.inverse % axis.period;
+    if (residue % axis.gcd == 0 && candidate < kernel) {
+      tap = candidate, reach = tap * dilation;
+      taps.halo = std::max(taps.halo, reach / stride);
+    } else {
+      taps.tapless = true;
+    }
+    table |= static_cast<std::uint64_t>(tap) << (4 * residue);
+    first = std::min(first, floor_div(padding - reach + stride - 1, stride));
+    last = std::max(last, floor_div(out - 1 + padding - reach, stride));
+  }
+  taps.table = static_cast<std::int64_t>(table);
+  taps.first = first, taps.span = last - first + 1;
+  return taps;
+}
+
+Arguments arguments(const Problem& problem) noexcept {
   const Geometry& g = problem.geometry;
   const Pair out = problem.out();
   const Axis h = phases(out.h, g.stride.h, g.dilation.h);
@@ -72,8 +103,19 @@ Arguments arguments(const Problem& problem, const Box& box) noexcept {
   set(Param::tap_shift_w, w.shift);
   set(Param::quotients_h, h.quotients);
   set(Param::quotients_w, w.quotients);
-  set(Param::log2_tile_h, box.log2_h);
-  set(Param::log2_tile_w, box.log2_w);
+  if (std::max(g.stride.h, g.stride.w) <= 16) {
+    const SingleTaps th =
+        single_taps(out.h, problem.kernel.h, g.stride.h, g.padding.h, g.dilation.h);
+    const SingleTaps tw =
+        single_taps(out.w, problem.kernel.w, g.stride.w, g.padding.w, g.dilation.w);
+    set(Param::taps_h, th.table);
+    set(Param::taps_w, tw.table);
+    set(Param::first_h, th.first);
+    set(Param::span_h, th.span);
+    set(Param::first_w, tw.first);
+    set(Param::span_w, tw.span);
+    set(Param::halo_w, tw.halo);
+  }
   return values;
 }
 

@@ -7,13 +7,6 @@
 
 namespace convt {
 
-// A program's pixels: a box of 2^log2_h x 2^log2_w quotients (outputs of one phase), and as many
-// images as are left.
-struct Box {
-  int log2_h = 0;
-  int log2_w = 0;
-};
-
 // How the outputs of one axis fall into phases. gcd = gcd(stride, dilation); taps of a phase are
 // `period` apart and `shift` inputs apart; `inverse` is (dilation / gcd)^-1 modulo period;
 // `quotients` is the largest number of outputs of a phase.
@@ -27,7 +20,24 @@ struct Axis {
 
 Axis phases(std::int64_t out, std::int64_t stride, std::int64_t dilation) noexcept;
 
-// Every parameter's value; the box is zero for families that have none.
-Arguments arguments(const Problem& problem, const Box& box) noexcept;
+// An axis on which every output has at most one tap. `table` has a nibble per residue of
+// o + padding modulo the stride: its tap, or 15 >= kernel. Output o takes tap k of input
+// (o + padding - k * dilation) / stride, which `halo` is the most that lies before
+// (o + padding) / stride; an output without a tap belongs to the latter. All outputs belong to
+// inputs [first, first + span), some of them outside the image.
+struct SingleTaps {
+  std::int64_t table = 0;
+  std::int64_t halo = 0;
+  std::int64_t first = 0;
+  std::int64_t span = 0;
+  bool tapless = false;  // some outputs have no tap
+};
+
+// Needs kernel <= stride / gcd(stride, dilation) and stride <= 16.
+SingleTaps single_taps(std::int64_t out, std::int64_t kernel, std::int64_t stride,
+                       std::int64_t padding, std::int64_t dilation) noexcept;
+
+// Every parameter that the problem alone decides.
+Arguments arguments(const Problem& problem) noexcept;
 
 }  // namespace convt

@@ -17,6 +17,10 @@ std::string_view name(Family family) noexcept {
   switch (family) {
     case Family::phase:
       return "phase";
+    case Family::single_tap_nchw:
+      return "single_tap_nchw";
+    case Family::single_tap_nhwc:
+      return "single_tap_nhwc";
   }
   return "?";
 }

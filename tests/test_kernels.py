@@ -25,6 +25,14 @@ LAYERS = [
     Layer(2, 6, 6, (5, 4), (3, 5), (2, 1), (0, 2), (1, 0), groups=6, why="depthwise"),
     Layer(1, 16, 16, (12, 12), (2, 2), (1, 1), (3, 3), why="padding over the kernel crops inputs"),
     Layer(1, 2, 2, (3, 3), (1, 1), (3, 3), (0, 0), (2, 2), bias=True, why="kernel < stride"),
+    Layer(2, 32, 32, (3, 70), (2, 2), (2, 2), bias=True, why="k2s2, several tiles of columns"),
+    Layer(1, 64, 24, (2, 9), (4, 4), (4, 4), why="k4s4, 64 channels"),
+    Layer(1, 16, 8, (2, 20), (8, 8), (8, 8), bias=True, why="k8s8"),
+    Layer(2, 7, 5, (3, 11), (3, 3), (3, 3), (2, 1), (1, 2), bias=True, why="k3s3, odd channels"),
+    Layer(1, 16, 16, (4, 9), (3, 3), (7, 8), (1, 2), (3, 5), (3, 3), why="rows, columns untapped"),
+    Layer(1, 8, 16, (5, 30), (2, 3), (3, 4), (4, 3), (0, 1), (5, 7), why="taps reach far back"),
+    Layer(1, 16, 32, (3, 40), (2, 2), (2, 2), (1, 1), groups=2, bias=True, why="k2s2, groups"),
+    Layer(1, 16, 16, (1, 33), (1, 16), (1, 16), why="k16s16, 1-D: more taps than a tile has"),
 ]  # fmt: skip
 
 
@@ -66,19 +74,43 @@ def test_dtype_and_precision(dtype, precision, layout):
     )
 
 
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize(
+    ("dtype", "precision"), [("f32", "tf32"), ("f16", "fp32"), ("bf16", "fp32")]
+)
+def test_dtype_and_precision_of_a_single_tap(dtype, precision, layout):
+    layer = Layer(2, 40, 24, (4, 6), (3, 3), (5, 4), (1, 1), (1, 1), bias=True)
+    chosen = _C.plan(layer.problem(dtype, precision, layout), _C.Target(ARCH))
+    assert VARIANTS[chosen.variant]["family"] == f"single_tap_{layout}"
+    # TF32 is asked for, fp32 comes: that costs nothing here.
+    check(layer, dtype, "fp32" if dtype == "f32" else precision, layout)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_channels_over_a_step(layout):
+    check(Layer(1, 144, 16, (2, 6), (2, 2), (2, 2), bias=True), "f16", "fp32", layout)
+
+
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_nan_and_infinity_reach_the_output():
-    layer = Layer(1, 16, 16, (2, 2), (1, 1))
-    x = torch.zeros(1, 16, 2, 2)
+@pytest.mark.parametrize("precision", ["tf32", "fp32"])
+@pytest.mark.parametrize(
+    ("family", "kernel", "layout"),
+    [("phase", 2, "nchw"), ("single_tap_nchw", 1, "nchw"), ("single_tap_nhwc", 1, "nhwc")],
+)
+def test_nan_and_infinity_reach_the_output(family, kernel, layout, precision):
+    layer = Layer(1, 16, 16, (2, 2), (1, kernel))
+    memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
+    x = torch.zeros(1, 16, 2, 2).contiguous(memory_format=memory_format)
     x[0, 0, 0, 0] = float("nan")
     x[0, 0, 1, 1] = float("inf")
-    chosen = _C.plan(layer.problem("f32", "tf32"), _C.Target(ARCH))
+    chosen = _C.plan(layer.problem("f32", precision, layout), _C.Target(ARCH))
     variant = VARIANTS[chosen.variant]
-    y = torch.zeros(1, 16, 2, 2)
-    launch(chosen, variant, x, torch.ones(16, 1, 1, 16), None, y)
+    assert variant["family"] == family
+    y = torch.zeros(1, 16, 2, 1 + kernel).contiguous(memory_format=memory_format)
+    launch(chosen, variant, x, torch.ones(16, 1, kernel, 16), None, y)
     assert y[0, :, 0, 0].isnan().all()
     assert y[0, :, 1, 1].isposinf().all()
-    assert (y[0, :, 0, 1] == 0).all()
+    assert (y[0, :, 1, 0] == 0).all()
 
 
 axis = st.tuples(

@@ -1,6 +1,7 @@
 """Planning is pure: every rule is checked here, without a GPU."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from convt import _C
 from tests.planning import HEADLINE, Layer, variants
 
+DENSE = Layer(2, 32, 64, (8, 16), (4, 4), (2, 2), (1, 1), why="four taps per output")
 ARCH = _C.architectures("cubin")[0]
 VARIANTS = variants()
 
@@ -23,13 +25,42 @@ def plan(layer, arch=ARCH, kind="cubin", **problem):
     ("dtype", "precision"),
     [("f32", "fp32"), ("f32", "tf32"), ("f32", "fp16"), ("f16", "tf32"), ("bf16", "tf32")],
 )
-def test_every_dtype_layout_and_precision_is_served(dtype, precision, layout):
-    chosen = plan(HEADLINE, dtype=dtype, precision=precision, layout=layout)
+@pytest.mark.parametrize("layer", [HEADLINE, DENSE], ids=["single tap", "several taps"])
+def test_every_dtype_layout_and_precision_is_served(layer, dtype, precision, layout):
+    chosen = plan(layer, dtype=dtype, precision=precision, layout=layout)
     assert chosen.served
     variant = VARIANTS[chosen.variant]
     assert (variant["dtype"], variant["layout"]) == (dtype, layout)
     if dtype == "f32":
-        assert variant["precision"] == precision
+        more_accurate = layer is HEADLINE and precision == "tf32"
+        assert variant["precision"] == ("fp32" if more_accurate else precision)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "single"),
+    [(2, 2, 1, True), (3, 3, 1, True), (3, 2, 1, False), (3, 5, 2, True), (2, 4, 2, True),
+     (3, 4, 2, False), (1, 1, 1, True), (16, 16, 1, True), (2, 17, 1, False)],
+)  # fmt: skip
+def test_layers_with_at_most_one_tap_per_output_have_kernels_of_their_own(
+    kernel, stride, dilation, single, layout
+):
+    # Of 7 columns: a kernel of 16 has more taps than a piece of a row has room for.
+    layer = Layer(
+        2, 16, 16, (5, 7), (min(kernel, 8), kernel), (stride,) * 2, dilation=(dilation,) * 2
+    )
+    family = VARIANTS[plan(layer, layout=layout).variant]["family"]
+    wide_kernel = kernel == 16 and layout == "nchw"
+    assert family == (f"single_tap_{layout}" if single and not wide_kernel else "phase")
+
+
+def test_stores_are_as_wide_as_the_rows_allow():
+    def vector(out_w, dtype):
+        layer = Layer(1, 16, 16, (4, out_w // 2), (2, 2), (2, 2), output_padding=(0, out_w % 2))
+        return re.search(r"v(\d)_", plan(layer, dtype=dtype).variant)[1]
+
+    assert [vector(width, "f32") for width in (64, 62, 61)] == ["4", "2", "1"]
+    assert [vector(width, "f16") for width in (64, 60, 61)] == ["8", "2", "1"]
 
 
 def test_plan_is_deterministic_and_prints_itself():
@@ -79,9 +110,13 @@ def test_vectors_need_aligned_tensors_and_channels():
 
 def test_offsets_are_64_bit_only_where_an_image_needs_them():
     big_batch = Layer(512, 64, 64, (256, 256), (2, 2), (2, 2), why="2^33 outputs, 2^24 an image")
-    big_image = Layer(1, 64, 64, (4096, 4096), (2, 2), (2, 2), why="2^32 outputs in one image")
+    big_image = Layer(1, 64, 64, (4096, 4096), (4, 4), (2, 2), why="2^32 outputs in one image")
     assert not VARIANTS[plan(big_batch).variant]["wide"]
     assert VARIANTS[plan(big_image).variant]["wide"]
+    one_tap = replace(big_image, kernel=(2, 2))
+    assert not VARIANTS[plan(one_tap).variant]["wide"]  # its programs start from a channel's plane
+    huge_planes = replace(one_tap, size=(2**14, 2**14))
+    assert VARIANTS[plan(huge_planes).variant]["wide"]
     far_taps = Layer(1, 64, 64, (2, 2**14), (2**12, 1), why="taps begin 2^12 rows past the image")
     assert VARIANTS[plan(far_taps).variant]["wide"]
 
@@ -130,18 +165,30 @@ def expected_arguments(layer):
 
 
 sizes = st.integers(1, 40)
+any_layer = st.builds(
+    Layer,
+    st.integers(1, 70),
+    st.just(24),
+    st.just(40),
+    st.tuples(sizes, sizes),
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    dilation=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    groups=st.just(2),
+)
+
+
+def is_single_tap(layer):
+    return all(
+        k * math.gcd(s, d) <= s
+        for k, s, d in zip(layer.kernel, layer.stride, layer.dilation, strict=True)
+    )
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    size=st.tuples(sizes, sizes),
-    kernel=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    stride=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    dilation=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    batch=st.integers(1, 70),
-)
-def test_arguments_and_grid_follow_the_geometry(size, kernel, stride, dilation, batch):
-    layer = Layer(batch, 24, 40, size, kernel, stride, (0, 0), (0, 0), dilation, 2)
+@given(layer=any_layer.filter(lambda layer: not is_single_tap(layer)))
+def test_arguments_and_grid_follow_the_geometry(layer):
+    batch, stride = layer.batch, layer.stride
     chosen = plan(layer)
     arguments = chosen.arguments
     for name, value in expected_arguments(layer).items():
@@ -157,3 +204,37 @@ def test_arguments_and_grid_follow_the_geometry(size, kernel, stride, dilation, 
     phases = stride[0] * stride[1]
     out_tiles = math.ceil(20 / constants["BLOCK_OUT"])
     assert chosen.grid == (boxes * phases * out_tiles * 2, 1, 1)
+
+
+def outputs_of(layer, axis):
+    """{output: (tap or None, input)} of an axis on which outputs have at most one tap."""
+    s, d, k, p = (t[axis] for t in (layer.stride, layer.dilation, layer.kernel, layer.padding))
+    out = (layer.size[axis] - 1) * s - 2 * p + d * (k - 1) + layer.output_padding[axis] + 1
+    owners = {}
+    for o in range(out):
+        taps = [tap for tap in range(k) if (o + p - tap * d) % s == 0]
+        assert len(taps) <= 1
+        owners[o] = (taps[0], (o + p - taps[0] * d) // s) if taps else (None, (o + p) // s)
+    return owners
+
+
+@settings(max_examples=200, deadline=None)
+@given(layer=any_layer.filter(is_single_tap), layout=st.sampled_from(["nchw", "nhwc"]))
+def test_tap_tables_are_those_of_the_geometry(layer, layout):
+    chosen = plan(layer, layout=layout)
+    if VARIANTS[chosen.variant]["family"] == "phase":  # more taps than any tile has room for
+        return
+    arguments = chosen.arguments
+    for axis, name in enumerate("hw"):
+        owners = outputs_of(layer, axis)
+        for o, (tap, _) in owners.items():
+            residue = (o + layer.padding[axis]) % layer.stride[axis]
+            nibble = arguments[f"taps_{name}"] >> (4 * residue) & 15
+            assert nibble == tap if tap is not None else nibble >= layer.kernel[axis]
+        inputs = [i for _, i in owners.values()]
+        if f"first_{name}" in arguments:
+            first, span = arguments[f"first_{name}"], arguments[f"span_{name}"]
+            assert (first, first + span) == (min(inputs), max(inputs) + 1)
+    if layout == "nchw":
+        reaches = [(o + layer.padding[1]) // layer.stride[1] - i for o, (_, i) in owners.items()]
+        assert 0 <= max(reaches) <= arguments["halo_w"]

@@ -12,7 +12,7 @@
 
 namespace convt {
 
-enum class Family : std::uint8_t { phase };
+enum class Family : std::uint8_t { phase, single_tap_nchw, single_tap_nhwc };
 
 enum class ImageKind : std::uint8_t { cubin, ptx };
 
@@ -25,7 +25,8 @@ enum class ImageKind : std::uint8_t { cubin, ptx };
   X(x_n) X(x_c) X(x_h) X(x_w) X(y_n) X(y_c) X(y_h) X(y_w)                                         \
   X(stride_h) X(stride_w) X(padding_h) X(padding_w) X(dilation_h) X(dilation_w)                   \
   X(gcd_h) X(gcd_w) X(tap_period_h) X(tap_period_w) X(tap_inverse_h) X(tap_inverse_w)             \
-  X(tap_shift_h) X(tap_shift_w) X(quotients_h) X(quotients_w) X(log2_tile_h) X(log2_tile_w)
+  X(tap_shift_h) X(tap_shift_w) X(quotients_h) X(quotients_w) X(log2_tile_h) X(log2_tile_w)      \
+  X(taps_h) X(taps_w) X(first_h) X(span_h) X(first_w) X(span_w) X(halo_w) X(tile_w) X(tiles)
 // clang-format on
 
 enum class Param : std::uint8_t {
@@ -70,11 +71,15 @@ struct Variant {
   DType dtype;
   Precision precision;
   Layout layout;
-  bool aligned;  // needs 16-byte vectors along channels
-  bool wide;     // 64-bit offsets
-  std::int32_t block_pixels;
-  std::int32_t block_out;
-  std::int32_t block_in;
+  bool aligned;               // needs 16-byte vectors along channels
+  bool wide;                  // 64-bit offsets
+  bool deep;                  // takes more input channels than block_in
+  std::int32_t vector;        // output columns stored at once: divides the output's width
+  std::int32_t block_pixels;  // input pixels of a program,
+  std::int32_t block_rows;    // from so many rows
+  std::int32_t block_out;     // output channels, or columns, of a program
+  std::int32_t block_in;      // input channels of a step
+  std::int32_t block_taps;    // kernel columns there is room for; 0: any number
   std::uint32_t warps;
   std::span<const Parameter> parameters;
   std::span<const Constant> constants;
