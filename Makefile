@@ -1,4 +1,4 @@
-# make demo | test | bench-headline | lint | format | wheel | clean. Everything lives in build/.
+# make demo | test | bench-headline | lint | format | wheel | deploy-test | clean. Everything lives in build/.
 PYTHON ?= python3
 VENV ?= build/venv
 # The target, and this machine's GPU if there is one.
@@ -13,7 +13,7 @@ SOURCES := $(shell find aot cmake csrc python -type f -not -path '*/__pycache__/
            CMakeLists.txt pyproject.toml VERSION
 CXX_SOURCES := $(shell find csrc examples tests -name '*.[ch]' -o -name '*.[ch]pp')
 
-.PHONY: demo test bench-headline lint format wheel clean
+.PHONY: demo test bench-headline lint format wheel deploy-test clean
 
 demo: $(INSTALLED)  ## build, install, run the headline layer
 	$(BIN)/python -m examples.headline
@@ -36,8 +36,17 @@ format: $(DEPENDENCIES)
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_SOURCES)
 
-wheel: $(DEPENDENCIES)
-	$(BIN)/pip wheel --no-deps --no-build-isolation --wheel-dir dist .
+# What deploy-test installs the wheel beside.
+TORCH ?= 2.10.0 2.13.0 newest
+
+wheel: $(DEPENDENCIES)  ## dist/*.whl, for every Linux that torch's own wheels are for
+	rm -rf build/wheel dist
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip wheel --no-deps --no-build-isolation --wheel-dir build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --only-plat --plat manylinux_2_28_$(shell uname -m) \
+	  --exclude 'libtorch*.so' --wheel-dir dist build/wheel/*.whl
+
+deploy-test: wheel  ## the wheel in fresh environments, every test in each
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.deploy dist/*.whl --torch $(TORCH)
 
 clean:
 	rm -rf build dist

@@ -48,6 +48,15 @@ inline Geometry unpack(std::span<const std::int64_t, 9> list) {
           .groups = list[8]};
 }
 
+inline Geometry checked(std::span<const std::int64_t> list) {
+  if (list.size() != 9) [[unlikely]]
+    throw InvalidArgument(
+        "conv_transpose2d: expected geometry to have 9 elements (stride, padding, output_padding, "
+        "dilation, groups), got " +
+        std::to_string(list.size()));
+  return unpack(list.first<9>());
+}
+
 inline std::array<std::int64_t, 11> parse(std::string_view text) {
   std::array<std::int64_t, 11> numbers{};
   const char* at = text.data();
@@ -73,13 +82,7 @@ inline Call call_of(const StableIValue* stack) {
             .geometry = {},
             .precision = aten::abi::to<std::int64_t>(stack[4]),
             .weight_layout = {}};
-  const auto list = aten::abi::to<std::vector<std::int64_t>>(stack[3]);
-  if (list.size() != 9) [[unlikely]]
-    throw InvalidArgument(
-        "conv_transpose2d: expected geometry to have 9 elements (stride, padding, output_padding, "
-        "dilation, groups), got " +
-        std::to_string(list.size()));
-  call.geometry = unpack(std::span(list).first<9>());
+  call.geometry = checked(aten::abi::to<std::vector<std::int64_t>>(stack[3]));
   return call;
 }
 

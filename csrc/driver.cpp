@@ -1,6 +1,7 @@
 #include "driver.hpp"
 
 #include <dlfcn.h>
+#include <pthread.h>
 
 #include <cstdlib>
 
@@ -13,6 +14,9 @@ namespace {
 // After cuda.h's renaming: cuCtxPushCurrent is exported as cuCtxPushCurrent_v2.
 #define CONVT_SYMBOL_NAME(call) #call
 #define CONVT_SYMBOL(call) CONVT_SYMBOL_NAME(call)
+
+// A fork does not take the driver's state along.
+bool forked = false;
 
 Driver open_driver() {
   const char* override_path = std::getenv("CONVT_LIBCUDA");
@@ -31,6 +35,7 @@ Driver open_driver() {
   CONVT_DRIVER_CALLS(CONVT_DRIVER_CALL)
 #undef CONVT_DRIVER_CALL
   CONVT_CHECK(driver, cuInit, 0);
+  pthread_atfork(nullptr, nullptr, [] { forked = true; });
   return driver;
 }
 
@@ -39,6 +44,10 @@ Driver open_driver() {
 const Driver& Driver::get() {
   // Never closed: kernels may still run while static objects are destroyed.
   static const Driver* driver = new Driver(open_driver());
+  if (forked) [[unlikely]]
+    throw DriverError(
+        "convt: cannot use CUDA in a process forked from one that did (with multiprocessing, use "
+        "the 'spawn' start method)");
   return *driver;
 }
 

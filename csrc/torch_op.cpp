@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstdio>
 #include <optional>
 #include <string>
 
@@ -235,8 +236,45 @@ STABLE_TORCH_LIBRARY(convt, library) {
 STABLE_TORCH_LIBRARY_IMPL(convt, CPU, library) { implement(library); }
 STABLE_TORCH_LIBRARY_IMPL(convt, CUDA, library) { implement(library); }
 
+// AOTInductor's call of the op, for one type of device: handles are borrowed, but *result.
+AOTITorchError aoti(AtenTensorHandle input, AtenTensorHandle weight, const AtenTensorHandle* bias,
+                    const std::int64_t* geometry, std::int64_t geometry_size,
+                    std::int64_t precision, const AtenTensorHandle* packed,
+                    AtenTensorHandle* result) {
+  const auto share = [](const Handle* tensor) {
+    return Tensor(tensor ? aten::new_reference(*tensor) : nullptr);
+  };
+  try {
+    const Tensor y =
+        conv_transpose2d({.input = share(&input),
+                          .weight = share(&weight),
+                          .bias = share(bias),
+                          .packed = share(packed),
+                          .geometry = checked({geometry, static_cast<std::size_t>(geometry_size)}),
+                          .precision = precision,
+                          .weight_layout = {}});
+    *result = aten::new_reference(y.get());
+    return AOTI_TORCH_SUCCESS;
+  } catch (const std::exception& error) {  // the caller drops the text, as torch's own shims know
+    std::fprintf(stderr, "%s\n", error.what());
+    return AOTI_TORCH_FAILURE;
+  }
+}
+
 }  // namespace
 
 void require_torch_op() noexcept {}
 
 }  // namespace convt
+
+// torch's name for a C shim of the op: what compiled models call, past the dispatcher. Declared for
+// AOTInductor in python/convt/aoti.py.
+#define CONVT_AOTI(device)                                                                       \
+  extern "C" CONVT_EXPORT AOTITorchError aoti_torch_##device##_conv_transpose2d(                 \
+      AtenTensorHandle input, AtenTensorHandle weight, const AtenTensorHandle* bias,             \
+      const std::int64_t* geometry, std::int64_t geometry_size, std::int64_t precision,          \
+      const AtenTensorHandle* packed, AtenTensorHandle* result) {                                \
+    return convt::aoti(input, weight, bias, geometry, geometry_size, precision, packed, result); \
+  }
+CONVT_AOTI(cpu)
+CONVT_AOTI(cuda)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import convt
+
 os.environ["TRITON_INTERPRET"] = "1"
 torch.set_num_threads(1)  # the tensors are tiny: a second thread only waits
 
@@ -24,6 +26,24 @@ def fake_cuda(tmp_path_factory):
     flags = ["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", f"-I{include}"]
     subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True)
     return library
+
+
+@pytest.fixture(scope="session")
+def cpp_examples(tmp_path_factory):
+    """The folder of the C++ examples, built with the installed package as a user would."""
+    build = tmp_path_factory.mktemp("cpp")
+    examples = Path(__file__).parent.parent / "examples"
+    both = f"{convt.cmake_prefix_path};{torch.utils.cmake_prefix_path}"
+    for name, prefix in (("core", convt.cmake_prefix_path), ("cpp", both)):
+        for command in (
+            ["cmake", "-S", examples / name, "-B", build, "-G", "Ninja", "--fresh",
+             "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_PREFIX_PATH={prefix}",
+             "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--as-needed"],  # as some distributions default to
+            ["cmake", "--build", build],
+        ):  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+    return build
 
 
 def pytest_collection_modifyitems(config, items):

@@ -292,6 +292,7 @@ def test_bench_beside_aten(convt, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
     monkeypatch.setattr(_cli_machine, "devices", list)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: None)
     monkeypatch.setattr(_cli_bench, "median_ms", lambda run: run().numel() * 1e-3)
     monkeypatch.setattr(_cli_bench, "measure", lambda layer, _: measure(layer, "cpu"))
     layer = ("bench", "2,4,5,6", "8", "3", "2", "--groups", "2", "--bias", "--layout", "nhwc")

@@ -162,5 +162,6 @@ def test_the_op_itself_refuses(changes, text):
 
 
 def test_the_words_of_aten_come_through():
-    with pytest.raises(RuntimeError, match=r"aten::convolution failed: .*not implemented"):
+    words = ".*not implemented" if torch.__version__ >= (2, 13) else "the reason is on stderr"
+    with pytest.raises(RuntimeError, match=f"aten::convolution failed: {words}"):
         convt.conv_transpose2d(**{name: value.int() for name, value in GOOD.items()})

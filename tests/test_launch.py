@@ -174,6 +174,27 @@ def test_no_driver_is_a_clear_error_only_where_one_is_needed(run):
     assert re.search(r"convt: no CUDA driver: .*nowhere.* \(install the NVIDIA driver", error)
 
 
+FORK = """
+import os
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+_C.launch(plan, 1, 2, 3, 4, device=0)
+"""
+
+
+def test_cuda_in_a_forked_process_is_a_clear_error_if_the_parent_used_it(run):
+    code, error, calls = run("import sys" + LAUNCH + FORK)
+    assert code != 0
+    assert "convt: cannot use CUDA in a process forked from one that did" in error
+    assert "use the 'spawn' start method" in error
+    assert len(only(calls, "cuLaunchKernel")) == 1  # the parent's
+    # Planning and importing are no use.
+    unused = PRELUDE.replace("_C.device_target(0)", f"_C.Target({ARCH})")
+    code, error, calls = run("import sys" + unused + FORK)
+    assert code == 0, error
+    assert len(only(calls, "cuLaunchKernel")) == 1
+
+
 def test_an_old_driver_is_named(run, tmp_path):
     library = tmp_path / "libcuda.so.1"
     compiler = sysconfig.get_config_var("CC").split()[0]

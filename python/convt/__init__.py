@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from convt.aoti import aoti_compile_and_package
 from convt.functional import conv_transpose2d, explain, preload
 from convt.nn import ConvTranspose2d, ModelNew
 
@@ -10,6 +11,7 @@ __all__ = [
     "ConvTranspose2d",
     "ModelNew",
     "__version__",
+    "aoti_compile_and_package",
     "cmake_prefix_path",
     "conv_transpose2d",
     "explain",

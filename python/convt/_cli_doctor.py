@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from convt import _cli_machine as machine
-from convt import functional
+from convt import functional, ops
 
-_OLDEST_TORCH = (2, 10)
 _TOLERANCE = 1e-6  # relative error of fp32-grade products
 
 
@@ -36,9 +35,9 @@ def checks() -> list[Check]:
 
 def check_torch(version: str) -> Check:
     found = re.match(r"(\d+)\.(\d+)", version)
-    if found and (int(found[1]), int(found[2])) >= _OLDEST_TORCH:
+    if found and (int(found[1]), int(found[2])) >= ops.OLDEST_TORCH:
         return Check("torch", "ok", version)
-    oldest = ".".join(map(str, _OLDEST_TORCH))
+    oldest = ".".join(map(str, ops.OLDEST_TORCH))
     mend = f"pip install --upgrade 'torch>={oldest}'"
     return Check("torch", "problem", f"{version}, convt needs {oldest} or newer", mend)
 

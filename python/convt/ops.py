@@ -15,6 +15,14 @@ from torch import Tensor
 
 from convt import _C
 
+OLDEST_TORCH = (2, 10)  # whose stable ABI the op library is built for
+if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
+    oldest = ".".join(map(str, OLDEST_TORCH))
+    raise ImportError(
+        f"convt: expected torch >= {oldest}, got {torch.__version__} "
+        f"(pip install --upgrade 'torch>={oldest}')"
+    )
+
 _LIBRARY = Path(__file__).parent / "lib" / "libconvt_torch.so"
 torch.ops.load_library(str(_LIBRARY))  # type: ignore[no-untyped-call]
 

@@ -1,0 +1,9 @@
+# Libraries that link `manylinux` load on every system that torch's wheels do (manylinux_2_28),
+# whatever newer GCC and glibc built them. auditwheel and tests/test_wheel.py check it.
+
+add_library(manylinux OBJECT csrc/manylinux.cpp)
+target_compile_options(manylinux INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:SHELL:-include ${PROJECT_SOURCE_DIR}/csrc/manylinux.hpp>")
+# libdl by its file: glibc >= 2.34 has its symbols elsewhere, and no libdl.so to link.
+target_link_libraries(manylinux INTERFACE
+  -Wl,--push-state,--no-as-needed -l:libdl.so.2 -Wl,--pop-state)

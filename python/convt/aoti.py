@@ -1,0 +1,48 @@
+"""`aoti_compile_and_package`: torch's AOTInductor with direct calls of convt's library."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convt import ops
+
+_LIBRARY_FOLDER = Path(__file__).parent / "lib"
+# csrc/torch_op.cpp; inductor derives the name of a shim from the op and the type of device.
+_SHIMS = [
+    f"""AOTITorchError aoti_torch_{device}_conv_transpose2d(
+        AtenTensorHandle input, AtenTensorHandle weight, const AtenTensorHandle* bias,
+        const int64_t* geometry, int64_t geometry_size, int64_t precision,
+        const AtenTensorHandle* packed, AtenTensorHandle* result)"""
+    for device in ("cpu", "cuda")
+]
+
+
+def aoti_compile_and_package(
+    exported_program: torch.export.ExportedProgram,
+    *,
+    inductor_configs: dict[str, Any] | None = None,
+    **options: Any,
+) -> str:
+    """`torch._inductor.aoti_compile_and_package`, with the same arguments and result.
+
+    The package calls the op through a C function of libconvt_torch.so and not through torch's
+    dispatcher. A process that loads it needs that library first: `import convt` in Python,
+    `target_link_libraries(... convt::torch)` in C++.
+    """
+    from unittest import mock  # 20 ms that `import convt` must not take
+
+    direct = {
+        "aot_inductor.custom_ops_to_c_shims": {ops.conv_transpose2d: _SHIMS},
+        "aot_inductor.custom_op_libs": ["convt_torch"],
+    }
+    # Inductor has no option for where a library is; the compilers it uses read this.
+    path = os.pathsep.join(filter(None, [str(_LIBRARY_FOLDER), os.environ.get("LIBRARY_PATH")]))
+    with mock.patch.dict(os.environ, LIBRARY_PATH=path):
+        package: str = torch._inductor.aoti_compile_and_package(
+            exported_program, inductor_configs={**direct, **(inductor_configs or {})}, **options
+        )
+    return package
