@@ -27,6 +27,11 @@ def _create_dot_bf16(self: Any, a: Any, b: Any, *rest: Any) -> Any:
     return _create_dot(self, _widened(a), _widened(b), *rest)
 
 
+def bf16_products() -> Any:
+    """A context in which the interpreter multiplies bf16 matrices right."""
+    return mock.patch.object(interpreter.InterpreterBuilder, "create_dot", _create_dot_bf16)
+
+
 def launch(plan: Any, variant: dict[str, Any], x: Any, weight: Any, bias: Any, y: Any) -> None:
     """Fill y as the GPU would. Tensors that the kernel does not take may be None.
 
@@ -34,7 +39,7 @@ def launch(plan: Any, variant: dict[str, Any], x: Any, weight: Any, bias: Any, y
     launcher passes them: x and y dense in the plan's layout, weight packed, bias maybe None.
     """
     kernel = getattr(importlib.import_module(f"aot.kernels.{variant['family']}"), variant["symbol"])
-    with mock.patch.object(interpreter.InterpreterBuilder, "create_dot", _create_dot_bf16):
+    with bf16_products():
         # A bias of any address does where there is none: has_bias is 0, nothing reads it.
         tensors = {"x": x, "weight": weight, "bias": x if bias is None else bias, "y": y}
         taken = {name: tensors[name] for name, _ in variant["parameters"] if name in tensors}
