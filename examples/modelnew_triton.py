@@ -172,14 +172,14 @@ def single_tap_nchw(
     taps = kernel_h * kernel_w
     weight += (group * group_in).to(tl.int64) * taps * group_out
     w_tile = (k * (taps * group_out))[:, None] + (p // BLOCK_OUT * group_out + out)[None, :]
-    in_weight = (p // BLOCK_OUT < kernel_w) & (out < group_out)
-    in_weight = in_weight[None, :] & (k < group_in)[:, None]
+    is_tap = p // BLOCK_OUT < kernel_w
+    in_weight = (is_tap & (out < group_out))[None, :] & (k < group_in)[:, None]
     has_bias = has_bias != 0
     offsets = group * group_out + out
     b_products = tl.load(bias + offsets, mask=(out < group_out) & has_bias, other=0.0)
 
     # Where each output column finds its product: in (kernel column, input column) of its tap; a
-    # column without one in the last kernel column, whose weights are zero. Columns are few: 16-bit
+    # column without one in the last kernel column, which is no tap's. Columns are few: 16-bit
     # reciprocals divide by the stride exactly.
     reciprocal = (65535 + stride_w) // stride_w
     shifted = padded % stride_w + column
@@ -200,7 +200,9 @@ def single_tap_nchw(
         acc = product(
             tl.trans(a), tl.trans(a_middle), tl.trans(a_low), w, w_middle, w_low, PRECISION
         )
-        word = _pack((acc + b_products.to(tl.float32)[None, :]).to(dtype))
+        # Not all of zero weights: 0 * inf is not 0.
+        acc = tl.where(is_tap[None, :], acc, 0.0) + b_products.to(tl.float32)[None, :]
+        word = _pack(acc.to(dtype))
         word = tl.reshape(word, (BLOCK_PIXELS // 8, 8, PRODUCTS // 4, 2))
         word = tl.reshape(tl.permute(word, (2, 0, 3, 1)), (BLOCK_PIXELS * PRODUCTS // 2,))
         even, odd = _unpack(tl.reshape(tl.gather(word, index, 0), (PIECES, WIDTH)), dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -81,7 +82,11 @@ class Slot(NamedTuple):
 
 def parameter_layout(cubin: bytes) -> list[Slot]:
     """Of a cubin's only kernel, from the EIATTR_KPARAM_INFO records of its .nv.info section."""
-    records = re.findall(rb"\x04\x17\x0c\x00....(..)(..)..(..)", cubin, re.S)
+    from elftools.elf.elffile import ELFFile
+
+    sections = ELFFile(io.BytesIO(cubin)).iter_sections()
+    (info,) = [s.data() for s in sections if s.name.startswith(".nv.info.")]
+    records = re.findall(rb"\x04\x17\x0c\x00....(..)(..)..(..)", info, re.S)
     word = [[int.from_bytes(part, "little") for part in record] for record in records]
     by_ordinal = {ordinal: Slot(offset, size >> 2) for ordinal, offset, size in word}
     return [by_ordinal[ordinal] for ordinal in sorted(by_ordinal)]

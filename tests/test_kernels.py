@@ -113,6 +113,25 @@ def test_nan_and_infinity_reach_the_output(family, kernel, layout, precision):
     assert (y[0, :, 1, 0] == 0).all()
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+def test_outputs_without_a_tap_are_bias_whatever_the_input(dtype, layout):
+    layer = Layer(1, 16, 16, (2, 5), (2, 2), (3, 3), bias=True)
+    memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
+    x = torch.full((1, 16, 2, 5), float("inf"), dtype=DTYPES[dtype])
+    x = x.contiguous(memory_format=memory_format)
+    chosen = _C.plan(layer.problem(dtype, "fp32", layout), _C.Target(ARCH))
+    variant = VARIANTS[chosen.variant]
+    assert variant["family"] == f"single_tap_{layout}"
+    y = torch.zeros(1, 16, 5, 14, dtype=x.dtype).contiguous(memory_format=memory_format)
+    launch(chosen, variant, x, torch.ones(16, 2, 2, 16, dtype=x.dtype), torch.ones(16).to(x), y)
+    untapped = torch.zeros(5, 14, dtype=torch.bool)
+    untapped[2::3], untapped[:, 2::3] = True, True
+    assert (y[..., untapped] == 1).all()
+    assert y[..., ~untapped].isposinf().all()
+
+
 axis = st.tuples(
     st.integers(1, 5),  # size
     st.integers(1, 4),  # kernel
