@@ -127,7 +127,9 @@ def main() -> int:
     (folder / "results.json").write_text(json.dumps(report, indent=1) + "\n")
     Console(width=120).print(table(results, wheel))
     total = sum((count for result in results for count in result.tests.values()), Counter[str]())
-    print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
+    counts = [f"{total[what]} {what}" for what in ("failed", "passed", "skipped") if total[what]]
+    seconds = 60 * sum(result.minutes for result in results)
+    print(f"{', '.join(counts) or 'no tests ran'} in {seconds:.2f}s")  # as pytest ends
     return 0 if passed else 1
 
 
