@@ -1,0 +1,95 @@
+"""What the compiled kernels of the headline layer show without a GPU: sm_89 resources and SASS.
+
+    python -m benchmarks.static
+
+Needs Triton, for its disassembler.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import triton
+from rich.console import Console
+from rich.table import Table
+
+import convt
+from convt import _C
+
+ARCH = 89
+MULTIPROCESSORS = 128  # of an RTX 4090
+REGISTERS, SHARED_BYTES, THREADS = 65536, 100 * 1024, 1536  # of one of them
+SHARED_RESERVED = 1024  # per program
+
+
+def instructions(cubin: bytes) -> Counter[str]:
+    """How often each SASS instruction stands in a cubin."""
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/nvdisasm"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run(
+            [tool, "-c", file.name], check=True, capture_output=True, text=True
+        ).stdout
+    return Counter(re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]+)", text))
+
+
+def resident(registers: int, shared: int, threads: int) -> int:
+    """Programs that fit one multiprocessor at a time."""
+    per_warp = -(-registers * 32 // 256) * 256
+    return min(
+        REGISTERS // (per_warp * threads // 32),
+        SHARED_BYTES // (shared + SHARED_RESERVED),
+        THREADS // threads,
+    )
+
+
+def count(found: Counter[str], pattern: str) -> int:
+    return sum(n for name, n in found.items() if re.match(pattern, name))
+
+
+def rows() -> Iterator[tuple[str, ...]]:
+    variants = {variant["name"]: variant for variant in _C.variants()}
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            x = torch.empty(16, 32, 64, 128, dtype=dtype, device="meta")
+            x = x.contiguous(memory_format=memory_format)
+            weight = torch.empty(32, 64, 3, 3, dtype=dtype, device="meta")
+            plan = convt.explain(x, weight, stride=5, padding=1, dilation=2, arch=ARCH)
+            assert plan.variant is not None
+            variant = variants[plan.variant]
+            image = next(i for i in variant["images"] if (i["arch"], i["kind"]) == (ARCH, "cubin"))
+            threads = 32 * variant["warps"]
+            programs = resident(image["registers"], image["shared_bytes"], threads)
+            found = instructions(_C.image(plan.variant, ARCH, "cubin"))
+            yield (
+                plan.variant,
+                str(image["registers"]),
+                f"{image['shared_bytes'] / 1024:.0f}",
+                f"{programs} ({programs * threads // 32} warps)",
+                f"{plan.grid[0] / (programs * MULTIPROCESSORS):.1f}",
+                str(sum(found.values())),
+                str(count(found, "HMMA")),
+                str(count(found, "FFMA|HFMA2")),
+                ", ".join(f"{n} {name}" for name, n in sorted(found.items()) if "STG" in name),
+            )
+
+
+def main() -> None:
+    table = Table(
+        "variant", "registers", "shared KiB", "programs per SM", "waves on 128 SMs",
+        "instructions", "HMMA", "FMA", "stores", title="sm_89 cubins of the headline layer",
+    )  # fmt: skip
+    for row in rows():
+        table.add_row(*row)
+    Console(width=170).print(table)
+
+
+if __name__ == "__main__":
+    main()
