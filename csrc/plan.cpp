@@ -106,10 +106,12 @@ std::string Plan::str() const {
   if (!variant) return text("ATen: ", reason, "\n  ", problem.str());
   const Image& image = *variant->image(target.arch, target.kind);
   const bool jit = target.kind == ImageKind::ptx;
+  const bool exceeds = problem.dtype == DType::f32 && variant->precision != problem.precision;
   return text(variant->name, " on sm_", target.arch,
               jit ? " PTX, which the driver compiles at first use" : "", ", grid ", grid.x, " x ",
               grid.y, " x ", grid.z, ", ", 32 * variant->warps, " threads, ", image.shared_bytes,
-              " bytes of shared memory, ", image.registers, " registers: ", reason, "\n  ",
+              " bytes of shared memory, ", image.registers, " registers: ", reason,
+              exceeds ? "; its products are fp32's, more accurate than asked for" : "", "\n  ",
               problem.str());
 }
 

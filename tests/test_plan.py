@@ -34,6 +34,7 @@ def test_every_dtype_layout_and_precision_is_served(layer, dtype, precision, lay
     if dtype == "f32":
         more_accurate = layer is HEADLINE and precision == "tf32"
         assert variant["precision"] == ("fp32" if more_accurate else precision)
+        assert ("more accurate than asked for" in repr(chosen)) == more_accurate
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
