@@ -99,7 +99,7 @@ Candidate candidate_nhwc(const Variant& variant, const Problem& problem, int sms
   std::int64_t tiles = problem.dtype == DType::f32 ? 8 : 4;
   while (tiles > 1 && columns * cdiv(rows, tiles) < 8 * sms) tiles /= 2;
   const std::int64_t programs = columns * cdiv(rows, tiles);
-  if (programs > kInt32) return {};
+  if (std::max(programs, rows + tiles) > kInt32) return {};
   const double waves = static_cast<double>(cdiv(programs, sms));
   const double depth =
       variant.deep ? 1.5 * static_cast<double>(problem.group_in()) : variant.block_in;

@@ -114,8 +114,8 @@ def single_tap_nhwc(
             w, w_middle, w_low = split(w, PRECISION)
         for _tile in range(first_tile, last_tile):
             i_h = origin_h + row
-            x_row = x + ((n * in_h + i_h).to(tl.int64) * in_w) * in_c
-            y_row = y + ((n * out_h + phase_h + row * stride_h).to(tl.int64) * out_w) * out_c
+            x_row = x + ((n.to(tl.int64) * in_h + i_h) * in_w) * in_c
+            y_row = y + ((n.to(tl.int64) * out_h + phase_h + row * stride_h) * out_w) * out_c
             inside = x_stored & (i_h + down >= 0) & (i_h + down < in_h)
             in_image = (row + down < rows)[:, None]
             n, row = _next(n, row, tile_h, rows)
@@ -141,7 +141,7 @@ def single_tap_nhwc(
             tl.store(y_row + y_tile, value, mask=stored & in_image, cache_modifier=".cs")
     else:
         for _tile in range(first_tile, last_tile):
-            y_row = y + ((n * out_h + phase_h + row * stride_h).to(tl.int64) * out_w) * out_c
+            y_row = y + ((n.to(tl.int64) * out_h + phase_h + row * stride_h) * out_w) * out_c
             in_image = (row + down < rows)[:, None]
             n, row = _next(n, row, tile_h, rows)
             tl.store(y_row + y_tile, empty, mask=stored & in_image, cache_modifier=".cs")
