@@ -81,15 +81,20 @@ def content_hash(variant: Variant, arch: int) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _resources(cubin: bytes) -> dict[str, int]:
-    """Registers per thread and spilled bytes, as the disassembler reads them off the cubin."""
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+def inspect_cubin(tool: str, option: str, cubin: bytes) -> str:
+    """What one of the disassemblers in Triton's wheel prints of a cubin."""
+    path = Path(triton.__file__).parent / "backends/nvidia/bin" / tool
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        text = subprocess.run(
-            [tool, "--dump-resource-usage", file.name], check=True, capture_output=True, text=True
+        return subprocess.run(
+            [path, option, file.name], check=True, capture_output=True, text=True
         ).stdout
+
+
+def _resources(cubin: bytes) -> dict[str, int]:
+    """Registers per thread and spilled bytes, as the disassembler reads them off the cubin."""
+    text = inspect_cubin("cuobjdump", "--dump-resource-usage", cubin)
     usage = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
     return {"registers": usage["REG"], "spilled_bytes": usage["STACK"] + usage["LOCAL"]}
 

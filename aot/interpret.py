@@ -32,15 +32,26 @@ def bf16_products() -> Any:
     return mock.patch.object(interpreter.InterpreterBuilder, "create_dot", _create_dot_bf16)
 
 
+def kernel_of(variant: dict[str, Any]) -> Any:
+    """The Triton function that a variant is compiled from."""
+    return getattr(importlib.import_module(f"aot.kernels.{variant['family']}"), variant["symbol"])
+
+
+def arguments_of(
+    plan: Any, variant: dict[str, Any], x: Any, weight: Any, bias: Any, y: Any
+) -> dict[str, Any]:
+    """Every argument of that function, compile-time ones included."""
+    # A bias of any address does where there is none: has_bias is 0, nothing reads it.
+    tensors = {"x": x, "weight": weight, "bias": x if bias is None else bias, "y": y}
+    taken = {name: tensors[name] for name, _ in variant["parameters"] if name in tensors}
+    return {**taken, **plan.arguments, **variant["constants"]}
+
+
 def launch(plan: Any, variant: dict[str, Any], x: Any, weight: Any, bias: Any, y: Any) -> None:
     """Fill y as the GPU would. Tensors that the kernel does not take may be None.
 
     plan: a `convt._C.Plan`; variant: its entry of `convt._C.variants()`. The tensors lie as the
     launcher passes them: x and y dense in the plan's layout, weight packed, bias maybe None.
     """
-    kernel = getattr(importlib.import_module(f"aot.kernels.{variant['family']}"), variant["symbol"])
     with bf16_products():
-        # A bias of any address does where there is none: has_bias is 0, nothing reads it.
-        tensors = {"x": x, "weight": weight, "bias": x if bias is None else bias, "y": y}
-        taken = {name: tensors[name] for name, _ in variant["parameters"] if name in tensors}
-        kernel[plan.grid](**taken, **plan.arguments, **variant["constants"])
+        kernel_of(variant)[plan.grid](**arguments_of(plan, variant, x, weight, bias, y))

@@ -35,27 +35,23 @@ ROUTES = (
 
 def _triton(module: Any, x: Any) -> Callable[[Any], Any]:
     """The same kernel through Triton's JIT, with the grid and arguments of the plan."""
-    import importlib
-
     import torch
 
     import convt
+    from aot.interpret import arguments_of, kernel_of
     from convt import _C
 
     geometry = (module.stride, module.padding, module.output_padding, 1, module.dilation)
     plan = convt.explain(x, module.weight, None, *geometry)
     variant = next(v for v in _C.variants() if v["name"] == plan.variant)
-    family = importlib.import_module(f"aot.kernels.{variant['family']}")
-    kernel = getattr(family, variant["symbol"])
+    kernel = kernel_of(variant)
     weight = module.weight.detach().permute(0, 2, 3, 1).contiguous()
     size = (plan.problem.batch, plan.problem.out_channels, *plan.problem.output_size)
 
     def call(x: Any) -> Any:
         y = torch.empty(size, device=x.device)
-        tensors = {"x": x, "weight": weight, "bias": x, "y": y}
-        taken = {name: tensors[name] for name, _ in variant["parameters"] if name in tensors}
-        constants = variant["constants"]
-        kernel[plan.grid](**taken, **plan.arguments, **constants, num_warps=variant["warps"])
+        arguments = arguments_of(plan, variant, x, weight, None, y)
+        kernel[plan.grid](**arguments, num_warps=variant["warps"])
         return y
 
     return call

@@ -23,7 +23,8 @@ from rich.progress import track
 from rich.table import Table
 
 import convt
-from benchmarks.timing import environment, graph_us, relative_error
+from benchmarks.timing import environment, graph_us
+from convt._cli_bench import relative_error
 
 
 @dataclass(frozen=True)

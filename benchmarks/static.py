@@ -8,18 +8,15 @@ Needs Triton, for its disassembler.
 from __future__ import annotations
 
 import re
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
-import triton
 from rich.console import Console
 from rich.table import Table
 
 import convt
+from aot.compile import inspect_cubin
 from convt import _C
 
 ARCH = 89
@@ -30,13 +27,7 @@ SHARED_RESERVED = 1024  # per program
 
 def instructions(cubin: bytes) -> Counter[str]:
     """How often each SASS instruction stands in a cubin."""
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/nvdisasm"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        text = subprocess.run(
-            [tool, "-c", file.name], check=True, capture_output=True, text=True
-        ).stdout
+    text = inspect_cubin("nvdisasm", "-c", cubin)
     return Counter(re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]+)", text))
 
 

@@ -63,8 +63,3 @@ def environment() -> dict[str, str]:
         "convt": convt.__version__,
         "date": datetime.date.today().isoformat(),
     }
-
-
-def relative_error(output: torch.Tensor, expected: torch.Tensor) -> float:
-    """Norm of the difference over the norm of the fp64 reference."""
-    return ((output.double() - expected).norm() / expected.norm()).item()

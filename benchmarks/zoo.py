@@ -19,7 +19,8 @@ from rich.progress import track
 from rich.table import Table
 
 import convt
-from benchmarks.timing import environment, graph_us, relative_error
+from benchmarks.timing import environment, graph_us
+from convt._cli_bench import relative_error
 
 LAYERS = Path(__file__).parent / "layers.json"
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}

@@ -9,29 +9,13 @@ import os
 import torch
 import torch.nn.functional as F
 
+import convt
+from convt._cli_bench import median_ms, relative_error
+
 LAYER = {"stride": 5, "padding": 1, "dilation": 2}
 
 
-def relative_error(output: torch.Tensor, reference: torch.Tensor) -> float:
-    return ((output.double() - reference).norm() / reference.norm()).item()
-
-
-def median_ms(function, repetitions: int = 50) -> float:
-    """Median GPU time of a call, by events around each."""
-    for _ in range(5):
-        function()
-    events = [[torch.cuda.Event(enable_timing=True) for _ in "se"] for _ in range(repetitions)]
-    for start, end in events:
-        start.record()
-        function()
-        end.record()
-    torch.cuda.synchronize()
-    return sorted(start.elapsed_time(end) for start, end in events)[repetitions // 2]
-
-
 def on_gpu() -> None:
-    import convt
-
     torch.backends.cudnn.benchmark = True
     x = torch.randn(16, 32, 64, 128, device="cuda")
     model = convt.ModelNew(32, 64, 3, stride=5, padding=1, dilation=2).cuda()
@@ -61,7 +45,6 @@ def on_gpu() -> None:
 
 def without_gpu() -> None:
     os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
-    import convt
 
     x = torch.empty(16, 32, 64, 128, device="meta")
     weight = torch.empty(32, 64, 3, 3, device="meta")
