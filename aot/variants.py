@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, product
 
 DTYPE_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 TRITON_TYPES = {"f32": "*fp32", "f16": "*fp16", "bf16": "*bf16"}
@@ -159,6 +159,42 @@ def _phase() -> Iterator[Variant]:
 SINGLE_TAP_MATHS = (("f32", "fp32"), ("f16", "native"), ("bf16", "native"))
 
 
+def _pixel_shuffle() -> Iterator[Variant]:
+    # Of a stride of 1; a wider one has fewer channels of as many columns.
+    shallow = Tile(128, 64, 32, warps=4, stages=1)
+    steps = Tile(128, 64, 16, warps=4, stages=1)
+    narrow, large = Tile(128, 64, 32, warps=4, stages=3), Tile(128, 128, 32, warps=4, stages=3)
+    tiles = {"fp32": (shallow, steps), "native": (narrow, large)}
+    for (dtype, precision), stride in product(MATHS, (1, 2, 4, 8)):
+        for tile in tiles.get(precision, (steps,)):
+            deep = tile is not shallow
+            columns = replace(tile, out=tile.out // stride, taps=stride)
+            plain = Variant(
+                "pixel_shuffle",
+                dtype,
+                precision,
+                "nchw",
+                columns if precision == "native" else replace(columns, pixels=64),  # or it spills
+                vector=stride,
+                deep=deep,
+                extra=(("STRIDE", stride), ("DEEP", deep)),
+                divisors=(("y", 16), ("y_c", stride), ("out_w", stride)),
+            )
+            if tile is not large:
+                yield plain
+            lanes = _lanes(dtype)
+            vector = max(stride, lanes)
+            divisors = (
+                *_channel_vectors(dtype, "nchw"),
+                ("x", 16),
+                ("x_c", lanes),
+                ("y", 16),
+                ("y_c", vector),
+                ("out_w", vector),
+            )
+            yield replace(plain, tile=columns, aligned=True, vector=vector, divisors=divisors)
+
+
 def _single_tap_nchw() -> Iterator[Variant]:
     for dtype, precision in SINGLE_TAP_MATHS:
         for taps, rows in ((2, 1), (4, 1), (4, 2), (8, 2)):
@@ -207,5 +243,5 @@ def _single_tap_nhwc() -> Iterator[Variant]:
 
 
 def all_variants() -> list[Variant]:
-    families = (_pack(), _phase(), _single_tap_nchw(), _single_tap_nhwc())
+    families = (_pack(), _phase(), _pixel_shuffle(), _single_tap_nchw(), _single_tap_nhwc())
     return sorted(chain(*families), key=lambda variant: variant.name)

@@ -33,6 +33,7 @@ struct FamilyRules {
 };
 
 extern const FamilyRules kPhase;
+extern const FamilyRules kPixelShuffle;
 extern const FamilyRules kSingleTapNchw;
 extern const FamilyRules kSingleTapNhwc;
 

@@ -11,7 +11,7 @@ namespace convt {
 namespace {
 
 // The first that has a variant for a problem answers it.
-constexpr std::array<const FamilyRules*, 3> kFamilies{&kSingleTapNchw, &kSingleTapNhwc, &kPhase};
+constexpr std::array kFamilies{&kPixelShuffle, &kSingleTapNchw, &kSingleTapNhwc, &kPhase};
 
 // Multiprocessors of the smallest common GPU of an architecture: what a grid should fill.
 int multiprocessors(int arch) noexcept {

@@ -19,6 +19,8 @@ std::string_view name(Family family) noexcept {
       return "phase";
     case Family::pack:
       return "pack";
+    case Family::pixel_shuffle:
+      return "pixel_shuffle";
     case Family::single_tap_nchw:
       return "single_tap_nchw";
     case Family::single_tap_nhwc:

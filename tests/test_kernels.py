@@ -25,9 +25,14 @@ LAYERS = [
     Layer(2, 6, 6, (5, 4), (3, 5), (2, 1), (0, 2), (1, 0), groups=6, why="depthwise"),
     Layer(1, 16, 16, (12, 12), (2, 2), (1, 1), (3, 3), why="padding over the kernel crops inputs"),
     Layer(1, 2, 2, (3, 3), (1, 1), (3, 3), (0, 0), (2, 2), bias=True, why="kernel < stride"),
-    Layer(2, 32, 32, (3, 70), (2, 2), (2, 2), bias=True, why="k2s2, several tiles of columns"),
-    Layer(1, 64, 24, (2, 9), (4, 4), (4, 4), why="k4s4, 64 channels"),
-    Layer(1, 16, 8, (2, 20), (8, 8), (8, 8), bias=True, why="k8s8"),
+    Layer(2, 32, 32, (3, 70), (2, 2), (2, 2), bias=True, why="k2s2, several tiles of pixels"),
+    Layer(1, 72, 40, (2, 9), (4, 4), (4, 4), why="k4s4, several steps and tiles of channels"),
+    Layer(1, 16, 24, (2, 20), (8, 8), (8, 8), bias=True, why="k8s8"),
+    Layer(2, 12, 6, (7, 3), (3, 2), (3, 2), groups=2, bias=True, why="k == s, unaligned, groups"),
+    Layer(1, 20, 70, (5, 5), (1, 1), (1, 1), bias=True, why="k1s1"),
+    Layer(2, 32, 32, (3, 70), (2, 2), (2, 2), (0, 1), bias=True, why="k2s2, columns cropped"),
+    Layer(1, 64, 24, (2, 9), (4, 4), (4, 4), (0, 2), why="k4s4, columns cropped, 64 channels"),
+    Layer(1, 16, 8, (2, 20), (8, 8), (8, 8), (3, 1), bias=True, why="k8s8, rows, columns cropped"),
     Layer(2, 7, 5, (3, 11), (3, 3), (3, 3), (2, 1), (1, 2), bias=True, why="k3s3, odd channels"),
     Layer(1, 16, 16, (4, 9), (3, 3), (7, 8), (1, 2), (3, 5), (3, 3), why="rows, columns untapped"),
     Layer(1, 8, 16, (5, 30), (2, 3), (3, 4), (4, 3), (0, 1), (5, 7), why="taps reach far back"),
@@ -86,6 +91,19 @@ def test_dtype_and_precision_of_a_single_tap(dtype, precision, layout):
     check(layer, dtype, "fp32" if dtype == "f32" else precision, layout)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "precision"),
+    [("f32", "fp32"), ("f32", "tf32"), ("f32", "fp16"), ("f16", "fp32"), ("bf16", "fp32")],
+)
+@pytest.mark.parametrize("width", [8, 7], ids=["aligned", "odd"])
+def test_dtype_and_precision_of_a_pixel_shuffle(dtype, precision, width):
+    layer = Layer(2, 40, 24, (4, width), (2, 2), (2, 2), bias=True)
+    chosen = _C.plan(layer.problem(dtype, precision), _C.Target(ARCH))
+    assert VARIANTS[chosen.variant]["family"] == "pixel_shuffle"
+    assert VARIANTS[chosen.variant]["aligned"] == (width == 8)
+    check(layer, dtype, precision)
+
+
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_channels_over_a_step(layout):
     check(Layer(1, 144, 16, (2, 6), (2, 2), (2, 2), bias=True), "f16", "fp32", layout)
@@ -94,11 +112,17 @@ def test_channels_over_a_step(layout):
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("precision", ["tf32", "fp32"])
 @pytest.mark.parametrize(
-    ("family", "kernel", "layout"),
-    [("phase", 2, "nchw"), ("single_tap_nchw", 1, "nchw"), ("single_tap_nhwc", 1, "nhwc")],
+    ("family", "kernel", "added", "layout"),
+    [
+        ("phase", 2, 0, "nchw"),
+        ("pixel_shuffle", 1, 0, "nchw"),
+        ("single_tap_nchw", 1, 1, "nchw"),
+        ("single_tap_nhwc", 1, 0, "nhwc"),
+    ],
 )
-def test_nan_and_infinity_reach_the_output(family, kernel, layout, precision):
-    layer = Layer(1, 16, 16, (2, 2), (1, kernel))
+def test_nan_and_infinity_reach_the_output(family, kernel, added, layout, precision):
+    stride = 1 + added  # an output_padding has to be under it
+    layer = Layer(1, 16, 16, (2, 2), (1, kernel), (1, stride), output_padding=(0, added))
     memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
     x = torch.zeros(1, 16, 2, 2).contiguous(memory_format=memory_format)
     x[0, 0, 0, 0] = float("nan")
@@ -106,10 +130,10 @@ def test_nan_and_infinity_reach_the_output(family, kernel, layout, precision):
     chosen = _C.plan(layer.problem("f32", precision, layout), _C.Target(ARCH))
     variant = VARIANTS[chosen.variant]
     assert variant["family"] == family
-    y = torch.zeros(1, 16, 2, 1 + kernel).contiguous(memory_format=memory_format)
+    y = torch.zeros(1, 16, 2, stride + kernel + added).contiguous(memory_format=memory_format)
     launch(chosen, variant, x, torch.ones(16, 1, kernel, 16), None, y)
     assert y[0, :, 0, 0].isnan().all()
-    assert y[0, :, 1, 1].isposinf().all()
+    assert y[0, :, 1, stride].isposinf().all()
     assert (y[0, :, 1, 0] == 0).all()
 
 

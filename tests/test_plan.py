@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from convt import _C
@@ -40,8 +40,8 @@ def test_every_dtype_layout_and_precision_is_served(layer, dtype, precision, lay
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize(
     ("kernel", "stride", "dilation", "single"),
-    [(2, 2, 1, True), (3, 3, 1, True), (3, 2, 1, False), (3, 5, 2, True), (2, 4, 2, True),
-     (3, 4, 2, False), (1, 1, 1, True), (16, 16, 1, True), (2, 17, 1, False)],
+    [(1, 2, 1, True), (3, 3, 1, True), (3, 2, 1, False), (3, 5, 2, True), (2, 4, 2, True),
+     (3, 4, 2, False), (1, 3, 1, True), (16, 16, 1, True), (2, 17, 1, False)],
 )  # fmt: skip
 def test_layers_with_at_most_one_tap_per_output_have_kernels_of_their_own(
     kernel, stride, dilation, single, layout
@@ -53,6 +53,42 @@ def test_layers_with_at_most_one_tap_per_output_have_kernels_of_their_own(
     family = VARIANTS[plan(layer, layout=layout).variant]["family"]
     wide_kernel = kernel == 16 and layout == "nchw"
     assert family == (f"single_tap_{layout}" if single and not wide_kernel else "phase")
+
+
+@pytest.mark.parametrize(
+    ("change", "family"),
+    [
+        ({}, "pixel_shuffle"),
+        ({"kernel": (5, 2), "stride": (5, 2)}, "pixel_shuffle"),  # any height
+        ({"kernel": (2, 1), "stride": (2, 1)}, "pixel_shuffle"),
+        ({"kernel": (2, 3), "stride": (2, 3)}, "single_tap_nchw"),  # of widths 1, 2, 4, 8
+        ({"padding": (0, 1)}, "single_tap_nchw"),
+        ({"output_padding": (1, 0)}, "single_tap_nchw"),
+        ({"dilation": (1, 2)}, "phase"),  # two taps
+        ({"stride": (2, 3)}, "single_tap_nchw"),
+    ],
+)
+def test_blocks_of_outputs_are_shuffled_pixels(change, family):
+    layer = replace(Layer(2, 96, 32, (8, 16), (2, 2), (2, 2)), **change)
+    if family == "single_tap_nchw":
+        layer = replace(layer, in_channels=32)  # all it takes at once
+    assert VARIANTS[plan(layer).variant]["family"] == family
+    assert VARIANTS[plan(layer, layout="nhwc").variant]["family"] != "pixel_shuffle"
+
+
+def test_a_pixel_shuffle_is_as_accurate_as_is_free():
+    shallow, deep = (Layer(8, into, 64, (64, 64), (2, 2), (2, 2)) for into in (32, 64))
+    assert VARIANTS[plan(shallow, precision="tf32").variant]["precision"] == "fp32"
+    assert VARIANTS[plan(deep, precision="tf32").variant]["precision"] == "tf32"
+
+
+@pytest.mark.parametrize("layer", [
+    Layer(12, 64, 32, (256, 256), (2, 2), (2, 2), why="half of a wide tile"),
+    Layer(8, 1280, 512, (64, 64), (2, 2), (2, 2), why="compute-bound"),
+], ids=lambda layer: layer.why)  # fmt: skip
+def test_a_wide_tile_is_taken_where_it_is_filled(layer):
+    constants = VARIANTS[plan(layer, dtype="f16").variant]["constants"]
+    assert constants["BLOCK_OUT"] == (64 if layer.out_channels == 512 else 32)
 
 
 def test_stores_are_as_wide_as_the_rows_allow():
@@ -223,8 +259,8 @@ def outputs_of(layer, axis):
 @given(layer=any_layer.filter(is_single_tap), layout=st.sampled_from(["nchw", "nhwc"]))
 def test_tap_tables_are_those_of_the_geometry(layer, layout):
     chosen = plan(layer, layout=layout)
-    if VARIANTS[chosen.variant]["family"] == "phase":  # more taps than any tile has room for
-        return
+    # Others need no tables; phase has what has more taps than any tile has room for.
+    assume(VARIANTS[chosen.variant]["family"].startswith("single_tap"))
     arguments = chosen.arguments
     for axis, name in enumerate("hw"):
         owners = outputs_of(layer, axis)

@@ -63,3 +63,38 @@ def product(a, a_middle, a_low, b, b_middle, b_low, PRECISION: tl.constexpr):
     else:
         acc = tl.dot(a, b)
     return acc
+
+
+@triton.jit
+def accumulate(acc, small, a, b, PRECISION: tl.constexpr):
+    """A sum of products in two parts: acc + small grows by a @ b."""
+    if PRECISION == "native":
+        acc = tl.dot(a, b, acc)
+    elif PRECISION == "fp16":
+        acc = tl.dot(a.to(tl.float16), b.to(tl.float16), acc)
+    else:
+        a, a_rest = _top_half(a)
+        b, b_rest = _top_half(b)
+        if PRECISION == "fp32":
+            a_middle, a_rest = _top_half(a_rest)
+            b_middle, b_rest = _top_half(b_rest)
+            a_low, a_rest = _top_half(a_rest)
+            b_low, b_rest = _top_half(b_rest)
+            small = tl.dot(a_low, b, small)
+            small = tl.dot(a, b_low, small)
+            small = tl.dot(a_middle, b_middle, small)
+        else:  # tf32: 16 bits of an operand, not 11, for the tensor core reads bf16 from any side
+            a_middle = a_rest.to(tl.bfloat16)
+            b_middle = b_rest.to(tl.bfloat16)
+        small = tl.dot(a_middle, b, small)
+        small = tl.dot(a, b_middle, small)
+        acc = tl.dot(a, b, acc)
+    return acc, small
+
+
+@triton.jit
+def total(acc, small, PRECISION: tl.constexpr):
+    """The sum that `accumulate` made."""
+    if PRECISION == "fp32" or PRECISION == "tf32":
+        acc += tl.where(small == small, small, 0.0)  # infinities have no parts, see `product`
+    return acc

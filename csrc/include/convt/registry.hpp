@@ -12,7 +12,7 @@
 
 namespace convt {
 
-enum class Family : std::uint8_t { pack, phase, single_tap_nchw, single_tap_nhwc };
+enum class Family : std::uint8_t { pack, phase, pixel_shuffle, single_tap_nchw, single_tap_nhwc };
 
 enum class ImageKind : std::uint8_t { cubin, ptx };
 
