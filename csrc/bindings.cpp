@@ -1,5 +1,5 @@
-// Python's view of the core: problems, plans, variants and launches on raw addresses. Tensors
-// never pass here (pybind11 is tied to one Python, the registered op is not).
+// Python's view of the core: problems, plans, variants and launches on raw addresses. Tensors pass
+// in warm.cpp only (pybind11 is tied to one Python, the registered op is not).
 #include <pybind11/eval.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -11,6 +11,7 @@
 #include "convt/plan.hpp"
 #include "convt/problem.hpp"
 #include "convt/registry.hpp"
+#include "warm.hpp"
 
 namespace py = pybind11;
 using namespace convt;
@@ -197,4 +198,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("launch", &launch_at, py::arg("plan"), py::arg("x"), py::arg("weight"), py::arg("bias"),
         py::arg("y"), py::arg("device"), py::arg("stream") = 0,
         py::call_guard<py::gil_scoped_release>());
+  bind_warm(m);
 }

@@ -1,5 +1,6 @@
 """Plans, variants and raw launches of convt's precompiled kernels."""
 
+from collections.abc import Callable
 from typing import Any, Literal, final
 
 _Pair = tuple[int, int]
@@ -99,3 +100,7 @@ def preload(device: int) -> int: ...
 def launch(
     plan: Plan, x: int, weight: int, bias: int, y: int, device: int, stream: int = 0
 ) -> None: ...
+def use_tensors(tensor: type, empty_strided: Callable[..., Any]) -> None: ...
+def warm_conv_transpose2d(
+    input: Any, weight: Any, address: int, packed: Any, bias: Any, numbers: bytes, /
+) -> Any: ...

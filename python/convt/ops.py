@@ -29,11 +29,14 @@ torch.ops.load_library(str(_LIBRARY))  # type: ignore[no-untyped-call]
 conv_transpose2d: Callable[..., Tensor] = torch.ops.convt.conv_transpose2d.default
 # What it calls, a quarter of a microsecond sooner; tracers know only the former.
 eager_conv_transpose2d: Callable[..., Tensor] = torch.ops.convt.conv_transpose2d.default._op
-# For a module's warm calls, which are neither traced nor differentiated: see csrc/call.hpp.
-packed_conv_transpose2d: Callable[..., Tensor] = (
-    torch.ops.convt._packed_conv_transpose2d.default._op
-)
+# Past torch's dispatcher; None where a call needs more than its kernel. See csrc/warm.cpp.
+warm_conv_transpose2d: Callable[..., Tensor | None] = _C.warm_conv_transpose2d
 pack: Callable[[Tensor, Tensor], None] = torch.ops.convt._pack.default
+
+# Warm calls make their output as inductor's code does, in half the time of torch.empty_strided.
+_empty_strided = getattr(torch._C._dynamo.guards, "_empty_strided_cuda", None)
+if _empty_strided is not None:
+    _C.use_tensors(torch.Tensor, _empty_strided)
 
 # Nine ints: stride, padding, output_padding, dilation (each height, width) and groups.
 Geometry = Sequence[int]
