@@ -12,10 +12,10 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "convt/problem.hpp"
+#include "facts.hpp"
 
 struct CUstream_st;
 
@@ -33,9 +33,6 @@ struct Release {
 };
 // A reference to a torch tensor. torch::stable::Tensor is one too, and allocates each time.
 using Tensor = std::unique_ptr<AtenTensorOpaque, Release>;
-
-// One number per dimension of a batch of images: N, C, H, W.
-using Dims = std::array<std::int64_t, 4>;
 
 // Throws if a shim call failed. The shim turns torch's exceptions into a code and drops their type.
 inline void check(AOTITorchError code, const char* call) {
@@ -73,25 +70,6 @@ inline Tensor optional_tensor(StableIValue value) {
   return Tensor(abi::to<std::optional<Handle>>(value).value_or(nullptr));
 }
 
-// A string argument. (Converting it to std::string leaks one, as of torch 2.13.)
-class Text {
- public:
-  explicit Text(StableIValue value) : text_(abi::to<StringHandle>(value)) {}
-  ~Text() { torch_delete_string(text_); }
-  Text(const Text&) = delete;
-  Text& operator=(const Text&) = delete;
-  std::string_view view() const {
-    const char* data = nullptr;
-    std::size_t length = 0;
-    check(torch_string_c_str(text_, &data), "torch_string_c_str");
-    check(torch_string_length(text_, &length), "torch_string_length");
-    return {data, length};
-  }
-
- private:
-  StringHandle text_;
-};
-
 inline bool is_cuda(Handle tensor) { return device_type(tensor) == aoti_torch_device_type_cuda(); }
 
 // "Float", "Double"
@@ -116,29 +94,6 @@ inline Dims dims(Handle images) {
   Dims result;
   std::copy_n(sizes(images), result.size(), result.begin());
   return result;
-}
-
-// The strides at::empty gives a tensor of these sizes.
-inline Dims dense_strides(const Dims& sizes, Layout layout) {
-  constexpr std::array<std::size_t, 4> nchw{3, 2, 1, 0}, nhwc{1, 3, 2, 0};
-  Dims strides{};
-  std::int64_t next = 1;
-  for (const std::size_t dim : layout == Layout::nchw ? nchw : nhwc) {
-    strides[dim] = next;
-    next *= sizes[dim] > 1 ? sizes[dim] : 1;
-  }
-  return strides;
-}
-
-// Whether `images` lies in memory densely in that order, as Tensor.is_contiguous(memory_format)
-// tells: the stride of a dimension of size one does not matter.
-inline bool is_dense(Handle images, Layout layout) {
-  const Dims size = dims(images);
-  const Dims dense = dense_strides(size, layout);
-  const std::int64_t* stride = strides(images);
-  for (std::size_t dim = 0; dim < 4; ++dim)
-    if (size[dim] != 1 && stride[dim] != dense[dim]) return false;
-  return true;
 }
 
 // Uninitialised, of `like`'s dtype and device.

@@ -1,5 +1,5 @@
-// Python's view of the core: problems, plans, variants and launches on raw addresses. Tensors
-// never pass here (pybind11 is tied to one Python, the registered op is not).
+// Python's view of the core: problems, plans, variants and launches on raw addresses. Tensors pass
+// in warm.cpp only (pybind11 is tied to one Python, the registered op is not).
 #include <pybind11/eval.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

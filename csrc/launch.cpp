@@ -32,13 +32,17 @@ Loaded& loaded(const Image& image) {
   return all[image.index];
 }
 
+// CUdevice handles are ordinals.
+bool is_current(const Driver& driver, int device) {
+  CUdevice current = 0;
+  return driver.cuCtxGetDevice(&current) == CUDA_SUCCESS && current == device;
+}
+
 // Makes `device`'s primary context current for a scope if another one is.
 class ContextGuard {
  public:
   ContextGuard(const Driver& driver, int device) : driver_(driver) {
-    // CUdevice handles are ordinals.
-    CUdevice current = 0;
-    if (driver.cuCtxGetDevice(&current) == CUDA_SUCCESS && current == device) return;
+    if (is_current(driver, device)) return;
     CUdevice wanted = 0;
     CONVT_CHECK(driver, cuDeviceGet, &wanted, device);
     CUcontext context = nullptr;
@@ -230,6 +234,8 @@ void Launch::operator()(const Pointers& pointers, CUstream_st* stream) const {
   CONVT_CHECK_PLAN(driver, plan_, cuLaunchKernel, function_, grid.x, grid.y, grid.z,
                    32 * plan_.variant->warps, 1, 1, shared_bytes_, stream, nullptr, extra.data());
 }
+
+bool Launch::is_on_current_device() const { return is_current(Driver::get(), device_); }
 
 void launch(const Plan& plan, const Pointers& pointers, int device, CUstream_st* stream) {
   Launch(plan, device)(pointers, stream);

@@ -57,15 +57,10 @@ Problem describe(const Call& call) {
     throw InvalidArgument(
         "conv_transpose2d: expected precision to be 0 (fp32), 1 (tf32) or 2 (fp16), got " +
         std::to_string(call.precision));
-  TensorDesc weight = describe(call.weight.get());
-  aten::Dims strides;
-  if (call.weight_layout && weight.ndim == 4) {
-    strides = aten::dense_strides(aten::dims(call.weight.get()), *call.weight_layout);
-    weight.strides = strides.data();
-  }
   const TensorDesc bias = call.bias ? describe(call.bias.get()) : TensorDesc{};
-  Problem problem = Problem::of(describe(call.input.get()), weight, call.bias ? &bias : nullptr,
-                                call.geometry, static_cast<Precision>(call.precision));
+  Problem problem = Problem::of(describe(call.input.get()), describe(call.weight.get()),
+                                call.bias ? &bias : nullptr, call.geometry,
+                                static_cast<Precision>(call.precision));
   if (call.packed) {
     check_like_input(call, "packed", call.packed);
     if (aten::ndim(call.packed.get()) != 4 ||
@@ -82,7 +77,7 @@ Problem describe(const Call& call) {
 // on who answers it.
 Tensor fallback(const Call& call, const Problem& problem) {
   Tensor y = aten::convolution(call.input.get(), call.weight.get(), call.bias.get(), call.geometry);
-  const aten::Dims promised = aten::dense_strides(aten::dims(y.get()), problem.layout);
+  const Dims promised = dense_strides(aten::dims(y.get()), problem.layout);
   return std::equal(promised.begin(), promised.end(), aten::strides(y.get()))
              ? std::move(y)
              : aten::copy(y.get(), problem.layout);
@@ -99,18 +94,6 @@ void pack(Handle weight, Handle packed) {
   aten::copy_into(packed, weight);
 }
 
-// What of a tensor decides how a call is answered: everything but its data.
-struct Facts {
-  std::int64_t ndim = -1;  // of no tensor
-  aten::Dims sizes{};      // no more than four: nothing else passes describe()
-  aten::Dims strides{};
-  std::int32_t dtype = 0;
-  std::int32_t device_type = 0;
-  std::int32_t device_index = 0;
-  bool aligned = false;
-  bool operator==(const Facts&) const = default;
-};
-
 Facts facts(Handle tensor) {
   if (!tensor) return {};
   Facts facts{.ndim = aten::ndim(tensor),
@@ -124,20 +107,12 @@ Facts facts(Handle tensor) {
   return facts;
 }
 
-struct Signature {
-  Facts input, weight, bias, packed;
-  Geometry geometry;
-  std::int64_t precision = 0;
-  std::optional<Layout> weight_layout;
-  bool operator==(const Signature&) const = default;
-};
-
 // How calls of one signature are answered on CUDA.
 struct Answer {
   Problem problem;
-  aten::Dims sizes{}, strides{};  // of the output
-  std::optional<Launch> launch;   // none: ATen answers, or the output is empty
-  bool x_ready = false;           // operands that can be read where they are
+  Dims sizes{}, strides{};       // of the output
+  std::optional<Launch> launch;  // none: ATen answers, or the output is empty
+  bool x_ready = false;          // operands that can be read where they are
   bool weight_ready = false;
   bool bias_ready = false;
 };
@@ -147,14 +122,14 @@ Answer answer(const Call& call) {
   const Problem& problem = answer.problem = describe(call);
   const Pair out = problem.out();
   answer.sizes = {problem.batch, problem.out_channels, out.h, out.w};
-  answer.strides = aten::dense_strides(answer.sizes, problem.layout);
+  answer.strides = dense_strides(answer.sizes, problem.layout);
   const std::int32_t device = aten::device_index(call.input.get());
   const Plan chosen = plan(problem, device_target(device));
   if (!chosen.variant) return answer;
   answer.launch.emplace(chosen, device);
   const Handle weight = call.packed ? call.packed.get() : call.weight.get();
-  answer.x_ready = aten::is_dense(call.input.get(), problem.layout);
-  answer.weight_ready = aten::is_dense(weight, Layout::nhwc) && aten::is_aligned(weight);
+  answer.x_ready = facts(call.input.get()).is_dense(problem.layout);
+  answer.weight_ready = facts(weight).is_dense(Layout::nhwc) && aten::is_aligned(weight);
   answer.bias_ready = !call.bias || aten::is_contiguous(call.bias.get());
   return answer;
 }
@@ -169,12 +144,8 @@ const Answer& remembered_answer(const Call& call) {
   thread_local std::array<Entry, 32> entries;
   const Signature signature{facts(call.input.get()), facts(call.weight.get()),
                             facts(call.bias.get()),  facts(call.packed.get()),
-                            call.geometry,           call.precision,
-                            call.weight_layout};
-  std::size_t slot = static_cast<std::size_t>(call.geometry.stride.h);
-  for (const aten::Dims& sizes : {signature.input.sizes, signature.weight.sizes})
-    for (const std::int64_t size : sizes) slot = slot * 31 + static_cast<std::size_t>(size);
-  Entry& entry = entries[slot % entries.size()];
+                            call.geometry,           call.precision};
+  Entry& entry = entries[signature.hash() % entries.size()];
   if (entry.signature != signature) [[unlikely]]
     entry = {signature, answer(call)};
   return entry.answer;
@@ -209,7 +180,6 @@ Tensor conv_transpose2d(const Call& call) {
   return y;
 }
 
-template <Call (*call_of)(const StableIValue*)>
 void boxed(StableIValue* stack, std::uint64_t, std::uint64_t) {
   stack[0] = aten::abi::from(conv_transpose2d(call_of(stack)).release());
 }
@@ -217,7 +187,7 @@ void boxed(StableIValue* stack, std::uint64_t, std::uint64_t) {
 void boxed_pack(StableIValue* stack, std::uint64_t, std::uint64_t) {
   const Tensor weight = aten::tensor(stack[0]), packed = aten::tensor(stack[1]);
   if (aten::ndim(weight.get()) != 4 || facts(packed.get()).sizes != facts(weight.get()).sizes ||
-      aten::ndim(packed.get()) != 4 || !aten::is_dense(packed.get(), Layout::nhwc) ||
+      aten::ndim(packed.get()) != 4 || !facts(packed.get()).is_dense(Layout::nhwc) ||
       aten::dtype(packed.get()) != aten::dtype(weight.get())) [[unlikely]]
     throw InvalidArgument(
         "conv_transpose2d: expected packed to be like weight, in channels_last memory");
@@ -225,13 +195,12 @@ void boxed_pack(StableIValue* stack, std::uint64_t, std::uint64_t) {
 }
 
 void implement(torch::stable::detail::StableLibrary& library) {
-  library.impl("conv_transpose2d", &boxed<call_of>);
-  library.impl("_packed_conv_transpose2d", &boxed<packed_call_of>);
+  library.impl("conv_transpose2d", &boxed);
   library.impl("_pack", &boxed_pack);
 }
 
 STABLE_TORCH_LIBRARY(convt, library) {
-  for (const char* schema : {kSchema, kPackedSchema, kPackSchema}) library.def(schema);
+  for (const char* schema : {kSchema, kPackSchema}) library.def(schema);
 }
 STABLE_TORCH_LIBRARY_IMPL(convt, CPU, library) { implement(library); }
 STABLE_TORCH_LIBRARY_IMPL(convt, CUDA, library) { implement(library); }
@@ -251,8 +220,7 @@ AOTITorchError aoti(AtenTensorHandle input, AtenTensorHandle weight, const AtenT
                           .bias = share(bias),
                           .packed = share(packed),
                           .geometry = checked({geometry, static_cast<std::size_t>(geometry_size)}),
-                          .precision = precision,
-                          .weight_layout = {}});
+                          .precision = precision});
     *result = aten::new_reference(y.get());
     return AOTI_TORCH_SUCCESS;
   } catch (const std::exception& error) {  // the caller drops the text, as torch's own shims know

@@ -15,17 +15,29 @@ os.environ["TRITON_INTERPRET"] = "1"
 torch.set_num_threads(1)  # the tensors are tiny: a second thread only waits
 
 
-@pytest.fixture(scope="session")
-def fake_cuda(tmp_path_factory):
-    """The stand-in libcuda.so.1 of fake_cuda.c, compiled."""
-    library = tmp_path_factory.mktemp("fake") / "libcuda.so.1"
-    triton = Path(find_spec("triton").origin).parent
-    include = triton / "backends/nvidia/include"
+def compiled(name, folder, include):
+    """A C file beside this one as a library."""
+    library = folder / name
     compiler = sysconfig.get_config_var("CC").split()[0]
-    source = Path(__file__).parent / "fake_cuda.c"
+    source = (Path(__file__).parent / name.split(".")[0]).with_suffix(".c")
     flags = ["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", f"-I{include}"]
     subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True)
     return library
+
+
+@pytest.fixture(scope="session")
+def fake_cuda(tmp_path_factory):
+    """The stand-in libcuda.so.1 of fake_cuda.c, compiled."""
+    triton = Path(find_spec("triton").origin).parent
+    folder = tmp_path_factory.mktemp("fake")
+    return compiled("fake_cuda.so", folder, triton / "backends/nvidia/include")
+
+
+@pytest.fixture(scope="session")
+def fake_dlpack(tmp_path_factory):
+    """fake_dlpack.c, compiled."""
+    include = Path(torch.__file__).parent / "include"
+    return compiled("fake_dlpack.so", tmp_path_factory.mktemp("fake"), include)
 
 
 @pytest.fixture(scope="session")

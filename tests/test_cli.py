@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from unittest import mock
 
 import pytest
 import torch
@@ -177,6 +178,12 @@ def test_info_tells_what_each_device_runs(with_driver):
         f"sm_{ARCH} cubin",
         "compiled for this architecture",
     )
+
+
+def test_a_device_that_torch_does_not_count_has_no_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", mock.Mock(side_effect=AssertionError))
+    assert _cli_machine._name(1) is None
 
 
 def test_plan_without_arch_is_for_the_first_device(with_driver):

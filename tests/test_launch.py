@@ -2,6 +2,7 @@
 
 import os
 import re
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -236,3 +237,118 @@ def test_launching_a_plan_without_a_kernel_is_refused():
 def test_device_index_is_checked():
     with pytest.raises(_C.DriverError, match=r"expected a device index in \[0, 64\), got 64"):
         _C.device_target(64)
+
+
+# Calls past torch's dispatcher (csrc/warm.cpp), with the CPU's tensors taken for CUDA's.
+
+WARM = """
+import ctypes, os, struct, sys, torch, convt
+import torch.nn.functional as F
+from convt import ops
+from tests import fake_torch
+
+fake_torch.install({library!r})
+x, bias = torch.randn(2, 8, 5, 6), torch.randn(4)
+weight = torch.nn.Parameter(torch.randn(8, 4, 3, 3))
+packed = weight.detach().contiguous(memory_format=torch.channels_last)
+
+def warm(x=x, weight=weight, packed=packed, bias=bias, layout=0, address=None, stride=2):
+    numbers = struct.pack("=11q", stride, stride, 1, 1, 0, 0, 1, 1, 1, 0, layout)
+    address = weight.data_ptr() if address is None else address
+    return ops.warm_conv_transpose2d(x, weight, address, packed, bias, numbers)
+"""
+
+LAUNCHES = """
+for images in x, x.contiguous(memory_format=torch.channels_last), x:
+    for b in bias, None:
+        y, expected = warm(images, bias=b), F.conv_transpose2d(images, weight, b, 2, 1)
+        assert (y.shape, y.stride(), y.dtype) == (expected.shape, expected.stride(), x.dtype)
+        addresses = [t.data_ptr() if t is not None else 0 for t in (images, packed, b, y)]
+        print(*addresses, file=sys.stderr)
+"""
+
+
+def test_a_warm_call_launches_on_its_tensors(run, fake_dlpack):
+    code, error, calls = run(WARM.format(library=str(fake_dlpack)) + LAUNCHES)
+    assert code == 0, error
+    launches = only(calls, "cuLaunchKernel")
+    assert len(launches) == len(error.splitlines()) == 6
+    for addresses, launch in zip(error.splitlines(), launches, strict=True):
+        *_, stream, device, words = (part.strip() for part in launch.split("|"))
+        assert (stream, device) == ("77", "on 0")
+        pointers = struct.unpack("=4Q", bytes.fromhex(words)[:32])
+        assert list(pointers) == [int(address) for address in addresses.split()]
+
+
+NOT_WARM = """
+double = lambda t: t.double() if isinstance(t, torch.Tensor) else t
+assert warm() is not None
+others = dict(
+    no_tensor=warm(1),
+    a_subclass=warm(torch.nn.Parameter(x)),
+    three_dimensions=warm(x[0]),
+    sparse=warm(x.to_sparse()),
+    another_dtype=warm(x.double()),
+    a_dtype_without_kernels=warm(*map(double, (x, weight, packed, bias))),
+    wrong_channels=warm(x[:, :4].contiguous()),
+    strided=warm(torch.randn(2, 8, 5, 12)[..., ::2]),
+    empty=warm(x[:0]),
+    negative=warm(torch._neg_view(x)),
+    no_memory=warm(torch._efficientzerotensor(x.shape)),
+    another_address=warm(address=weight.data_ptr() + 4),
+    another_order=warm(layout=1),
+    transposed=warm(weight=weight.detach().transpose(2, 3)),
+    packed_of_another_size=warm(packed=packed[:4]),
+    not_packed=warm(packed=weight.detach()),
+    unaligned=warm(packed=torch.randn(999).as_strided(packed.shape, packed.stride(), 1)),
+    strided_bias=warm(bias=torch.randn(8)[::2]),
+    long_bias=warm(bias=torch.randn(8)),
+    bad_stride=warm(stride=0),
+)
+assert not [name for name, y in others.items() if y is not None]
+ctypes.CDLL(os.environ["CONVT_LIBCUDA"]).cuCtxPushCurrent_v2(ctypes.c_void_p(2))
+assert warm() is None  # torch would make the output on the current device, 1
+"""
+
+
+def test_what_a_warm_call_leaves_to_the_op(run, fake_dlpack):
+    code, error, calls = run(WARM.format(library=str(fake_dlpack)) + NOT_WARM)
+    assert code == 0, error
+    assert len(only(calls, "cuLaunchKernel")) == 1
+
+
+def test_a_failed_warm_call_names_itself_and_the_error(run, fake_dlpack):
+    code, error, _ = run(
+        WARM.format(library=str(fake_dlpack)) + "warm()", FAKE_CUDA_FAIL="cuLaunchKernel"
+    )
+    assert code != 0
+    assert "RuntimeError: convt: cuLaunchKernel failed: CUDA_ERROR_FAKE" in error
+
+
+MODULE = """
+module = convt.ConvTranspose2d(8, 4, 3, 2, 1)
+with torch.inference_mode():
+    module(x)
+    y = module(x)  # warm
+    assert y.is_inference() and y.shape == (2, 4, 9, 11)
+    module(x[0])
+    hook = module.register_forward_hook(lambda *_: None)
+    module(x)
+    hook.remove()
+    module(x)  # warm
+module(x).sum().backward()
+with torch.no_grad():
+    assert not module(x).requires_grad  # warm
+    for change in (lambda: module.weight.add_(1), lambda: module.bias.data.add_(1)):
+        change()
+        module(x)
+    module.bias = None
+    module(x)
+    module(x)  # warm
+"""
+
+
+def test_a_module_makes_warm_calls(run, fake_dlpack):
+    code, error, calls = run(WARM.format(library=str(fake_dlpack)) + MODULE)
+    assert code == 0, error
+    assert len(only(calls, "cuLaunchKernel")) == 5  # changing data behind bias is no change of bias

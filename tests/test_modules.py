@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import pickle
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest import mock
@@ -13,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.modules import module as module_hooks
 from torch.nn.utils import parametrizations
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import convt
@@ -152,16 +156,36 @@ def module(packs):
     return convt.ConvTranspose2d(4, 6, 3, 2)
 
 
+@contextlib.contextmanager
+def warm_calls():
+    """The packed weights of calls past torch's dispatcher, of which the CPU has none itself."""
+    seen = []
+
+    def answer(input, weight, address, packed, bias, numbers):
+        layout = (torch.contiguous_format, torch.channels_last)[struct.unpack("=11q", numbers)[-1]]
+        if input.dim() != 4 or (weight.data_ptr(), weight.stride(), weight.shape) != (
+            address,
+            torch.empty_like(packed, memory_format=layout).stride(),
+            packed.shape,
+        ):
+            return None
+        seen.append(packed)
+        return torch.ones(1)
+
+    with mock.patch.object(ops, "warm_conv_transpose2d", answer):
+        yield seen
+
+
 def handed(module, mode=torch.inference_mode):
     """The packed weight that a call hands to the op; it has to be the weight, packed."""
     seen = []
     with (
         mode(),
         mock.patch.object(functional, "call", lambda *args: seen.append(args[5])),
-        mock.patch.object(ops, "packed_conv_transpose2d", lambda *args: seen.append(args[1])),
+        warm_calls() as warm,
     ):
         module(images(module))
-    (packed,) = seen
+    (packed,) = seen + warm
     if packed is not None:
         assert packed.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(packed, module.weight)
@@ -274,6 +298,11 @@ class Nothing(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Seen(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize(
     ("mode", "warm"),
     [
@@ -282,16 +311,166 @@ class Nothing(TorchDispatchMode):
         (torch.enable_grad, False),
         (lambda: under_inference(cuda_autocast()), False),
         (lambda: under_inference(Nothing()), False),
+        (lambda: under_inference(Seen()), False),
         (lambda: under_inference(forward_ad.dual_level()), False),
+        (lambda: under_inference(torch.profiler.profile()), False),
     ],
-    ids=["inference", "no_grad", "grad", "autocast", "dispatch mode", "forward AD"],
+    ids=[
+        "inference",
+        "no_grad",
+        "grad",
+        "autocast",
+        "dispatch mode",
+        "function mode",
+        "forward AD",
+        "profiler",
+    ],
 )
 def test_only_plain_calls_are_warm(module, mode, warm):
     handed(module)
     x = images(module)
-    with mode(), mock.patch.object(ops, "packed_conv_transpose2d", mock.Mock()) as op:
+    with mode(), warm_calls() as calls:
         module(x)
-    assert op.called == warm
+    assert bool(calls) == warm
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m, x: m(input=x),
+        lambda m, x: m(x, (12, 16)),
+        lambda m, x: m(x, output_size=None),
+        lambda m, x: m(nn.Parameter(x)),
+    ],
+    ids=["keyword", "output_size", "no output_size", "another type"],
+)
+def test_unusual_arguments_are_not_warm(module, call):
+    handed(module)
+    x = images(module)
+    with torch.no_grad(), warm_calls() as calls:
+        y = call(module, x)
+    assert not calls
+    assert y.shape[:2] == (2, 6)
+
+
+HOOKS = {
+    "forward_pre": lambda m, hook: m.register_forward_pre_hook(hook),
+    "forward_pre with kwargs": lambda m, hook: m.register_forward_pre_hook(hook, with_kwargs=True),
+    "forward": lambda m, hook: m.register_forward_hook(hook),
+    "forward, always": lambda m, hook: m.register_forward_hook(hook, always_call=True),
+    "any forward_pre": lambda _, hook: module_hooks.register_module_forward_pre_hook(hook),
+    "any forward": lambda _, hook: module_hooks.register_module_forward_hook(hook),
+    "backward": lambda m, hook: m.register_full_backward_hook(hook),
+    "backward_pre": lambda m, hook: m.register_full_backward_pre_hook(hook),
+    "any backward": lambda _, hook: module_hooks.register_module_full_backward_hook(hook),
+    "any backward_pre": lambda _, hook: module_hooks.register_module_full_backward_pre_hook(hook),
+}
+
+
+@pytest.mark.parametrize("kind", HOOKS)
+def test_hooks_fire(module, kind):
+    handed(module)
+    x = images(module)
+    hook = mock.Mock(return_value=None)
+    handle = HOOKS[kind](module, hook)
+    try:
+        with torch.inference_mode(), warm_calls() as calls:
+            module(x)
+        assert not calls
+        assert hook.called == ("forward" in kind)
+        module(x.requires_grad_()).sum().backward()
+        assert hook.called
+    finally:
+        handle.remove()
+    with torch.inference_mode(), warm_calls() as calls:
+        module(images(module))
+    assert calls
+
+
+class Twice(convt.ConvTranspose2d):
+    def forward(self, input, output_size=None):
+        return 2 * super().forward(input, output_size)
+
+
+def replace_forward(module, patch):
+    patch.setattr(module, "forward", lambda x: 2 * type(module).forward(module, x))
+
+
+def replace_class(module, _):
+    module.__class__ = Twice
+
+
+def replace_forward_of_class(_, patch):
+    forward = convt.ConvTranspose2d.forward
+    patch.setattr(convt.ConvTranspose2d, "forward", lambda m, x: 2 * forward(m, x))
+
+
+def replace_call(_, patch):
+    call = nn.Module.__call__
+    patch.setattr(nn.Module, "__call__", lambda m, x: 2 * call(m, x))
+
+
+def compile_in_place(module, _):
+    module._compiled_call_impl = lambda x: 2 * module._call_impl(x)  # as compile() does
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [replace_forward, replace_class, replace_forward_of_class, replace_call, compile_in_place],
+)
+def test_what_replaces_forward_is_called(module, replace, monkeypatch):
+    handed(module)
+    x = images(module)
+    expected = 2 * module(x)
+    replace(module, monkeypatch)
+    for _ in range(2):
+        with torch.inference_mode(), warm_calls() as calls:
+            assert torch.equal(module(x), expected)
+        assert not calls
+
+
+class Around(nn.Module):
+    """One call on its input, and one on a buffer, which a tracer may take for a constant."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+        self.register_buffer("ones", torch.ones(1, 4, 2, 2))
+
+    def forward(self, x):
+        return self.layer(x) + self.layer(self.ones)
+
+
+class LeafTracer(torch.fx.Tracer):
+    def is_leaf_module(self, module, name):
+        return isinstance(module, convt.ConvTranspose2d)
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        lambda m, x: torch.export.export(m, (x,)).module(),
+        lambda m, x: torch.export.export(m, (x,), strict=True).module(),
+        lambda m, x: make_fx(m)(x),
+        lambda m, _: torch.compile(m, fullgraph=True, backend="eager"),
+        lambda m, x: torch.jit.trace(m, x, check_trace=False),
+        lambda m, _: torch.fx.GraphModule(m, LeafTracer().trace(m)),
+    ],
+    ids=["export", "strict export", "make_fx", "compile", "jit.trace", "FX"],
+)
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
+def test_traces_hold_every_call(module, trace):
+    torch._dynamo.reset()
+    model = Around(module).eval()
+    x = images(module, 1, 4, 2, 2)
+    with torch.no_grad():
+        handed(module)
+        with warm_calls() as calls:
+            traced = trace(model, x)
+        assert not calls
+        torch.testing.assert_close(traced(x), model(x))
+        model.ones.zero_()
+        torch.testing.assert_close(traced(x), model(x))
 
 
 @contextlib.contextmanager
@@ -427,7 +606,7 @@ def test_threads_see_whole_packed_weights(module):
     with torch.no_grad(), ThreadPoolExecutor(8) as pool:
         for _ in range(20):
             module.weight.add_(1)
-            packed = list(pool.map(lambda _: module._packed_weight(module.weight), range(32)))
+            packed = list(pool.map(lambda _: module._packed_weight(module.weight, None), range(32)))
             assert all(torch.equal(p, module.weight) for p in packed)
         assert torch.equal(module(x), convt.conv_transpose2d(x, module.weight, module.bias, 2))
 
@@ -445,9 +624,42 @@ def test_compiled_module_follows_its_weight(module):
 
 def in_double(module, x):
     with torch.no_grad():
+        bias = None if module.bias is None else module.bias.double()
         return F.conv_transpose2d(
-            x.double(), module.weight.double(), module.bias.double(), module.stride
+            x.double(), module.weight.double(), bias, module.stride, module.padding
         )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_warm_calls_on_a_gpu(memory_format, dtype, bias):
+    module = convt.ConvTranspose2d(8, 6, 3, 2, 1, bias=bias, device="cuda", precision="fp32")
+    module.to({"f32": torch.float32, "f16": torch.float16}[dtype])
+    inputs = [torch.randn(n, 8, 9, 7, device="cuda", dtype=module.weight.dtype) for n in (1, 3)]
+    answers, answer = [], ops.warm_conv_transpose2d
+
+    def watched(*args):
+        answers.append(answer(*args))
+        return answers[-1]
+
+    with torch.inference_mode(), mock.patch.object(ops, "warm_conv_transpose2d", watched):
+        module(inputs[0])
+        for stream in (torch.cuda.current_stream(), torch.cuda.Stream()):
+            stream.wait_stream(torch.cuda.current_stream())
+            for x in inputs:
+                x = x.contiguous(memory_format=memory_format)
+                with torch.cuda.stream(stream):
+                    y = module(x)
+                    y.record_stream(stream)
+                stream.synchronize()
+                assert y is answers[-1]
+                expected = in_double(module, x)
+                assert_close(y, expected, dtype, "fp32")
+                assert y.is_contiguous(memory_format=memory_format)
+        assert torch.equal(module(torch._neg_view(x)), module(-x))
+        assert answers[-2] is None
 
 
 @pytest.mark.gpu

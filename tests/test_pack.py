@@ -1,8 +1,7 @@
-"""The packed weight: the kernel that copies it, its plan, and the ops that write and read it."""
+"""The packed weight: the kernel that copies it, its plan, and the op that writes it."""
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from aot.interpret import launch
 from convt import _C
@@ -10,9 +9,7 @@ from tests.planning import variants
 
 ARCH = _C.architectures("cubin")[0]
 VARIANTS = variants()
-NUMBERS = "2,2,1,1,0,0,1,1,1,0,0"  # stride 2, padding 1, dilation 1, one group, fp32, contiguous
 pack = torch.ops.convt._pack.default
-packed_conv_transpose2d = torch.ops.convt._packed_conv_transpose2d.default
 
 WEIGHTS = {
     "one tile": torch.randn(3, 5, 3, 3),
@@ -95,28 +92,3 @@ def test_op_packs(weight):
 def test_op_checks_where_it_writes(packed):
     with pytest.raises(RuntimeError, match="expected packed to be like weight, in channels_last"):
         pack(torch.randn(2, 3, 4, 5), packed)
-
-
-@pytest.mark.parametrize("weight_layout", [0, 1])
-@pytest.mark.parametrize("bias", [None, torch.randn(6)], ids=["no bias", "bias"])
-def test_packed_op_answers_as_the_weight_would(weight_layout, bias):
-    x, weight = torch.randn(2, 4, 5, 3), torch.randn(4, 6, 3, 3)
-    packed = weight.contiguous(memory_format=torch.channels_last)
-    y = packed_conv_transpose2d(x, packed, bias, f"{NUMBERS[:-1]}{weight_layout}")
-    expected = F.conv_transpose2d(x, packed if weight_layout else weight, bias, 2, 1)
-    torch.testing.assert_close(y, expected)
-    assert y.stride() == expected.stride()
-
-
-@pytest.mark.parametrize("numbers", ["", "1", NUMBERS[:-2], NUMBERS + ",1", NUMBERS + "x", "a,b"])
-def test_packed_op_checks_its_numbers(numbers):
-    with pytest.raises(RuntimeError, match="expected numbers to be 11 integers"):
-        packed_conv_transpose2d(torch.ones(1, 2, 3, 3), torch.ones(2, 2, 3, 3), None, numbers)
-
-
-def test_packed_op_names_a_wrong_argument():
-    x, packed = torch.ones(1, 3, 3, 3), torch.ones(2, 2, 3, 3)
-    with pytest.raises(RuntimeError, match="expected input to have 2 channels for weight of size"):
-        packed_conv_transpose2d(x, packed, None, NUMBERS)
-    with pytest.raises(RuntimeError, match="expected stride to be positive"):
-        packed_conv_transpose2d(x[:, :2], packed, None, "0" + NUMBERS[1:])

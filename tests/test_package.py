@@ -12,8 +12,8 @@ import torch
 import convt
 
 PACKAGE = Path(convt.__file__).parent
-EXTENSION = next(PACKAGE.glob("_C*.so")).name
-LIBRARIES = ["lib/libconvt_core.so", "lib/libconvt_torch.so", EXTENSION]
+EXTENSIONS = [next(PACKAGE.glob(f"{name}.*.so")).name for name in ("_C", "_warm")]
+LIBRARIES = ["lib/libconvt_core.so", "lib/libconvt_torch.so", *EXTENSIONS]
 OLDEST_LINUX = "manylinux_2_28"  # torch's own
 
 EXPECTED = {
@@ -24,6 +24,7 @@ EXPECTED = {
     "_cli_doctor.py",
     "_cli_layer.py",
     "_cli_machine.py",
+    "_warm.pyi",
     "aoti.py",
     "cli.py",
     "functional.py",
@@ -50,7 +51,7 @@ def test_the_wheel_holds_exactly_these_files():
     files = [Path(str(file)) for file in metadata.files("convt") or []]
     inside = {str(file.relative_to("convt")) for file in files if file.parts[0] == "convt"}
     compiled = {name for name in inside if "__pycache__" in name}
-    assert inside - compiled == EXPECTED | {EXTENSION}
+    assert inside - compiled == EXPECTED | set(EXTENSIONS)
 
 
 def dynamic(library, *keys):

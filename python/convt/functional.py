@@ -16,7 +16,9 @@ from torch._C import (  # by name: looked up through modules, each costs a warm 
     _get_tracing_state,
     _is_any_autocast_enabled,
     _len_torch_dispatch_stack,
+    _len_torch_function_stack,
 )
+from torch._C._autograd import _profiler_enabled
 from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 
@@ -149,7 +151,7 @@ def call(
 
 
 def is_plain_inference(input: Tensor) -> bool:
-    """Whether nothing traces, casts, differentiates or intercepts: a call is its kernel."""
+    """Whether nothing traces, casts, differentiates, intercepts or watches ops."""
     return (
         not is_dynamo_compiling()  # other compilers are modes on the dispatch stack
         and type(input) is Tensor
@@ -158,7 +160,9 @@ def is_plain_inference(input: Tensor) -> bool:
         and not _are_functorch_transforms_active()
         and not is_autocast_enabled()  # for CUDA; only its modules have warm calls
         and not _len_torch_dispatch_stack()
+        and not _len_torch_function_stack()
         and not _get_tracing_state()
+        and not _profiler_enabled()
     )
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import Module
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 
 from convt import functional, ops
 from convt.functional import IntOrPair, Precision
@@ -41,11 +49,9 @@ class _Packed(NamedTuple):
 
 
 # What a warm call looks at, in a flat tuple because none is quicker to take apart: the packed
-# weight, its first five fields and its tensor, which of torch's switches tells the precision, and
-# by precision what the op is told besides tensors (kPackedSchema in csrc/call.hpp).
-_Warm = tuple[
-    _Packed, nn.Parameter, int, int, torch.Size, tuple[int, ...], Tensor, str, tuple[str, ...]
-]
+# weight, its first three fields and its tensor, the bias, which of torch's switches tells the
+# precision, and by precision the numbers that csrc/warm.cpp takes.
+_Warm = tuple[_Packed, nn.Parameter, int, int, Tensor, Tensor | None, str, tuple[bytes, ...]]
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
@@ -103,6 +109,38 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         )
         self.precision = precision
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As in torch: hooks and `forward`. In plain inference there is nothing but the kernel."""
+        if (
+            len(args) == 1
+            and not kwargs
+            and functional.is_plain_inference(args[0])
+            and _is_only_forward(self)
+        ):
+            y = self._warm_call(args[0])
+            if y is not None:
+                return y
+        return super().__call__(*args, **kwargs)
+
+    def _warm_call(self, input: Tensor) -> Tensor | None:
+        """What `forward` would answer, if it is known how and the weight is still the same."""
+        state = self.__dict__  # Module.__getattr__ slows every other look-up
+        warm = state.get("_warm")
+        if warm is None:
+            return None
+        kept, weight, version, address, packed, bias, switch, numbers = warm
+        parameters = state["_parameters"]
+        if (
+            kept is not state["_packed"]
+            or weight is not parameters.get("weight")
+            or bias is not parameters.get("bias", ...)
+            or version != weight._version
+        ):
+            return None
+        named = self.precision
+        value = functional.switch(switch) if named is None else functional.precision_value(named)
+        return ops.warm_conv_transpose2d(input, weight, address, packed, bias, numbers[value])
+
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """`[batch, in_channels, height, width]`, or unbatched; see `convt.conv_transpose2d`.
 
@@ -112,31 +150,12 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         parameters = self._parameters
         weight: Any = parameters["weight"] if "weight" in parameters else self.weight  # noqa: SIM401
         bias: Any = parameters["bias"] if "bias" in parameters else self.bias  # noqa: SIM401
-        if functional.is_plain_inference(input) and output_size is None:
-            warm = self._warm
-            if warm is not None and input.dim() == 4:
-                kept, source, version, address, size, stride, packed, switch, texts = warm
-                if (
-                    kept is self._packed
-                    and source is weight
-                    and version == weight._version
-                    and address == weight.data_ptr()
-                    and size == weight.shape
-                    and stride == weight.stride()
-                ):
-                    named = self.precision
-                    value = (
-                        functional.switch(switch)
-                        if named is None
-                        else functional.precision_value(named)
-                    )
-                    return ops.packed_conv_transpose2d(input, packed, bias, texts[value])
         if output_size is None:
             geometry = self._geometry or self._make_geometry(self.output_padding)
         else:
             geometry = self._make_geometry(self._output_padding_for(input, output_size))
         return functional.call(
-            input, weight, bias, geometry, self.precision, self._packed_weight(weight)
+            input, weight, bias, geometry, self.precision, self._packed_weight(weight, bias)
         )
 
     def repack(self) -> None:
@@ -149,7 +168,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         else:
             self._packed = None
 
-    def _packed_weight(self, weight: Any) -> Tensor | None:
+    def _packed_weight(self, weight: Any, bias: Tensor | None) -> Tensor | None:
         """The packed weight to hand to the op; with None the op packs for itself, each call."""
         if torch.compiler.is_compiling():
             # In the graph, where constant folding can take it out.
@@ -165,8 +184,9 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             if not _is_packable(weight):
                 return None
             packed = self._pack(weight)
-        if packed.layout is not None and (self._warm is None or self._warm[0] is not packed):
-            self.__dict__["_warm"] = self._make_warm(packed, packed.layout)
+        warm = self._warm
+        if warm is None or warm[0] is not packed or warm[5] is not bias:
+            self.__dict__["_warm"] = self._make_warm(packed, bias)
         return packed.weight
 
     def _pack(self, weight: nn.Parameter) -> _Packed:
@@ -211,13 +231,16 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             self.__dict__["_geometry"] = geometry
         return geometry
 
-    def _make_warm(self, packed: _Packed, layout: int) -> _Warm:
+    def _make_warm(self, packed: _Packed, bias: Tensor | None) -> _Warm | None:
+        layout = packed.layout
+        if layout is None or packed.weight.is_neg() or (bias is not None and bias.is_neg()):
+            return None  # memory that is not what it says
         geometry = self._geometry or self._make_geometry(self.output_padding)
-        texts = tuple(
-            ",".join(map(str, (*geometry, precision, layout)))
+        numbers = tuple(
+            struct.pack("=11q", *geometry, precision, layout)
             for precision in range(len(ops.PRECISIONS))
         )
-        return packed, *packed[:5], packed.weight, functional.switch_of(geometry), texts
+        return packed, *packed[:3], packed.weight, bias, functional.switch_of(geometry), numbers
 
     def _output_padding_for(self, input: Tensor, output_size: Sequence[int]) -> list[int]:
         return self._output_padding(
@@ -253,6 +276,30 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_packed": None, "_warm": None}
+
+
+_forward = ConvTranspose2d.forward
+# What Module.__call__ is unless a tracer has replaced it.
+_call = getattr(Module, "_wrapped_call_impl", None)
+
+
+def _is_only_forward(module: ConvTranspose2d) -> bool:
+    """Whether a call runs our `forward`: no hook of any kind besides, and nothing in its place."""
+    state = module.__dict__
+    return not (
+        state["_forward_pre_hooks"]
+        or state["_forward_hooks"]
+        or state["_backward_pre_hooks"]
+        or state["_backward_hooks"]
+        or _global_forward_pre_hooks
+        or _global_forward_hooks
+        or _global_backward_pre_hooks
+        or _global_backward_hooks
+        or "_compiled_call_impl" in state  # by Module.compile()
+        or "forward" in state
+        or type(module).forward is not _forward
+        or Module.__call__ is not _call
+    )
 
 
 class ModelNew(nn.Module):

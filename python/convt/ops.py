@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convt import _C
+from convt import _C, _warm
 
 OLDEST_TORCH = (2, 10)  # whose stable ABI the op library is built for
 if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
@@ -29,11 +29,14 @@ torch.ops.load_library(str(_LIBRARY))  # type: ignore[no-untyped-call]
 conv_transpose2d: Callable[..., Tensor] = torch.ops.convt.conv_transpose2d.default
 # What it calls, a quarter of a microsecond sooner; tracers know only the former.
 eager_conv_transpose2d: Callable[..., Tensor] = torch.ops.convt.conv_transpose2d.default._op
-# For a module's warm calls, which are neither traced nor differentiated: see csrc/call.hpp.
-packed_conv_transpose2d: Callable[..., Tensor] = (
-    torch.ops.convt._packed_conv_transpose2d.default._op
-)
+# Past torch's dispatcher; None where a call needs more than its kernel. See csrc/warm.cpp.
+warm_conv_transpose2d: Callable[..., Tensor | None] = _warm.conv_transpose2d
 pack: Callable[[Tensor, Tensor], None] = torch.ops.convt._pack.default
+
+# Warm calls make their output as inductor's code does, in half the time of torch.empty_strided.
+_empty_strided = getattr(torch._C._dynamo.guards, "_empty_strided_cuda", None)
+if _empty_strided is not None:
+    _warm.use_tensors(torch.Tensor, _empty_strided)
 
 # Nine ints: stride, padding, output_padding, dilation (each height, width) and groups.
 Geometry = Sequence[int]

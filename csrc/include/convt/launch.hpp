@@ -53,6 +53,8 @@ class CONVT_EXPORT Launch {
   // Enqueues the kernel on `stream` of the device. Throws DriverError.
   void operator()(const Pointers& pointers, CUstream_st* stream) const;
   const Plan& plan() const noexcept { return plan_; }
+  // Whether its device is the calling thread's current one.
+  bool is_on_current_device() const;
 
  private:
   // Every parameter in 8 bytes, and the two that Triton appends to all kernels.
