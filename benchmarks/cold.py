@@ -1,9 +1,10 @@
 """The first call of a fresh process, on the headline layer: who makes a user wait how long.
 
-python -m benchmarks.cold --out cold.json
+python -m benchmarks.cold --out cold.json [--seed FILE]
 
 Every process has made its CUDA context, its input and its module, and waits for the GPU; then the
 clock runs until the first output is there. The caching allocator is cold for everyone.
+--seed: as for benchmarks.headline.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import runpy
 import statistics
 import subprocess
 import sys
@@ -31,6 +33,7 @@ ROUTES = (
     "Triton, JIT, disk cache",
     "torch.compile",
 )
+SEED_ROUTES = ("seed", "seed, disk cache")
 
 
 def _triton(module: Any, x: Any) -> Callable[[Any], Any]:
@@ -57,7 +60,7 @@ def _triton(module: Any, x: Any) -> Callable[[Any], Any]:
     return call
 
 
-def measure(route: str) -> dict[str, float]:
+def measure(route: str, seed: Path | None) -> dict[str, float]:
     """Milliseconds of a first call and of a warm one. Once per process."""
     begin = time.perf_counter()
     import torch
@@ -72,6 +75,9 @@ def measure(route: str) -> dict[str, float]:
     layer = convt.ConvTranspose2d if "convt" in route else torch.nn.ConvTranspose2d
     module = layer(32, 64, 3, 5, 1, dilation=2, bias=False).cuda()
     torch.backends.cudnn.benchmark = "benchmark" in route
+    if route in SEED_ROUTES:
+        model = runpy.run_path(str(seed))["ModelNew"]
+        module = model(32, 64, 3, stride=5, padding=1, dilation=2, bias=False).cuda()
     call: Callable[[Any], Any] = module
     if route == "torch.compile":
         call = torch.compile(module)
@@ -95,7 +101,7 @@ def measure(route: str) -> dict[str, float]:
     return {name: round(1e3 * seconds, 3) for name, seconds in result.items()}
 
 
-def run(route: str, processes: int) -> dict[str, float]:
+def run(route: str, processes: int, seed: Path | None) -> dict[str, float]:
     """Medians over fresh processes."""
     results = []
     with tempfile.TemporaryDirectory() as cache:
@@ -104,10 +110,11 @@ def run(route: str, processes: int) -> dict[str, float]:
         for position in range(processes + kept):
             folder = cache if kept else f"{cache}/{position}"
             environment = {"TRITON_CACHE_DIR": folder, "TORCHINDUCTOR_CACHE_DIR": folder}
+            command = [sys.executable, "-m", "benchmarks.cold", "--route", route]
+            command += ["--seed", str(seed)] if seed else []
             done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.cold", "--route", route],
-                env={**os.environ, **environment}, capture_output=True, text=True, check=False,
-            )  # fmt: skip
+                command, env={**os.environ, **environment}, capture_output=True, text=True
+            )
             if done.returncode:
                 raise RuntimeError(f"{route}: {done.stderr}")
             results.append(json.loads(done.stdout.splitlines()[-1]))
@@ -132,13 +139,15 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--processes", type=int, default=5)
+    parser.add_argument("--seed", type=Path, help="a Python file with a rival ModelNew")
     parser.add_argument("--only", nargs="*", choices=ROUTES, default=ROUTES)
-    parser.add_argument("--route", choices=ROUTES, help=argparse.SUPPRESS)
+    parser.add_argument("--route", choices=ROUTES + SEED_ROUTES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.route:
-        print(json.dumps(measure(arguments.route)))
+        print(json.dumps(measure(arguments.route, arguments.seed)))
         return
-    rows = {route: run(route, arguments.processes) for route in arguments.only}
+    routes = (*arguments.only, *(SEED_ROUTES if arguments.seed else ()))
+    rows = {route: run(route, arguments.processes, arguments.seed) for route in routes}
     if arguments.out:
         from benchmarks.timing import environment
 
