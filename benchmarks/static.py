@@ -7,6 +7,7 @@ Needs Triton, for its disassembler.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -64,7 +65,7 @@ def rows() -> Iterator[tuple[str, ...]]:
                 str(image["registers"]),
                 f"{image['shared_bytes'] / 1024:.0f}",
                 f"{programs} ({programs * threads // 32} warps)",
-                f"{plan.grid[0] / (programs * MULTIPROCESSORS):.1f}",
+                f"{math.prod(plan.grid) / (programs * MULTIPROCESSORS):.1f}",
                 str(sum(found.values())),
                 str(count(found, "HMMA")),
                 str(count(found, "FFMA|HFMA2")),

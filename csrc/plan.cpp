@@ -92,7 +92,8 @@ Plan plan(const Problem& problem, const Target& target) {
     if (!best.variant) continue;
     plan.variant = best.variant;
     plan.reason = rules->reason;
-    plan.grid = {static_cast<std::uint32_t>(best.programs), 1, 1};
+    plan.grid = {static_cast<std::uint32_t>(best.programs), static_cast<std::uint32_t>(best.grid_y),
+                 static_cast<std::uint32_t>(best.grid_z)};
     plan.arguments = arguments(problem);
     for (const Setting& setting : best.settings)
       if (setting.param != Param::count)

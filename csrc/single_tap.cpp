@@ -1,5 +1,6 @@
 // The families for at most one tap per output and axis; see aot/kernels/single_tap_*.py.
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "arguments.hpp"
@@ -81,32 +82,78 @@ Candidate candidate_nchw(const Variant& variant, const Problem& problem, int sms
           {{{Param::tile_w, tile_w}}}};
 }
 
+constexpr std::int64_t kGridLayers = 65535;  // what a grid may have in y and z
+
+struct Tiling {
+  std::int64_t tile_h, tile_w, tiles_h, tiles_w;
+};
+
+// The fewest tiles of so many pixels that cover an image's span; the widest of those.
+Tiling tiling(std::int64_t pixels, std::int64_t span_h, std::int64_t span_w) noexcept {
+  Tiling best{};
+  for (std::int64_t rows = 1; rows <= pixels; ++rows) {
+    const std::int64_t tiles_w = cdiv(span_w, pixels / rows), tile_w = cdiv(span_w, tiles_w);
+    const std::int64_t tile_h = std::min(pixels / tile_w, span_h), tiles_h = cdiv(span_h, tile_h);
+    if (rows == 1 || tiles_h * tiles_w < best.tiles_h * best.tiles_w)
+      best = {tile_h, tile_w, tiles_h, tiles_w};
+  }
+  return best;
+}
+
+// Tiles of a program. Where outputs have taps it must earn its prologue; where they have none,
+// memory is busy anyway, and short programs end together.
+std::int64_t tiles_of_a_program(const Problem& problem) noexcept {
+  const Geometry& g = problem.geometry;
+  const std::int64_t all = problem.dtype == DType::f32 ? 6 : 4;
+  const std::int64_t tapped =
+      cdiv(all * problem.kernel.h * problem.kernel.w, g.stride.h * g.stride.w);
+  return std::max<std::int64_t>(tapped, 2);
+}
+
+bool outside(std::int64_t size, const SingleTaps& taps) noexcept {
+  return taps.first < 0 || taps.first + taps.span > size;
+}
+
 Candidate candidate_nhwc(const Variant& variant, const Problem& problem, int sms) noexcept {
   const Geometry& g = problem.geometry;
-  const Pair out = problem.out();
-  const SingleTaps taps_w = across(problem);
-  const std::int64_t tiles_w = cdiv(taps_w.span, variant.block_pixels);
-  const std::int64_t tile_w = cdiv(taps_w.span, tiles_w);
-  const std::int64_t tile_h = variant.block_pixels / tile_w;
+  const Pair in = problem.in, out = problem.out();
+  const SingleTaps taps_h = down(problem), taps_w = across(problem);
+  const bool edges = problem.bias || outside(in.h, taps_h) || outside(in.w, taps_w);
+  const Tiling shape = tiling(variant.block_pixels, taps_h.span, taps_w.span);
+  const std::int64_t x = g.stride.w * shape.tiles_w;
+  const std::int64_t y =
+      std::min(g.stride.h, out.h) * g.groups * cdiv(problem.group_out(), variant.block_out);
+  const std::int64_t rows = problem.batch * shape.tiles_h;
   if ((variant.aligned && !vectors_fit(problem)) || !weight_fits(variant, problem) ||
-      product(tile_h + 1, g.stride.h, out.w, problem.out_channels) > kInt32 ||
-      product(tile_h + 1, problem.in.w, problem.in_channels) > kInt32)
+      std::max(x, 2 * rows) > kInt32 || y > kGridLayers)
     return {};
-  const std::int64_t rows = problem.batch * cdiv(cdiv(out.h, g.stride.h), tile_h);
-  const std::int64_t columns =
-      cdiv(g.stride.w * problem.group_out(), variant.block_out) * tiles_w * g.groups * g.stride.h;
-  // Weights are loaded once per program, so it takes several tiles where there are many.
-  std::int64_t tiles = problem.dtype == DType::f32 ? 8 : 4;
-  while (tiles > 1 && columns * cdiv(rows, tiles) < 8 * sms) tiles /= 2;
-  const std::int64_t programs = columns * cdiv(rows, tiles);
-  if (std::max(programs, rows + tiles) > kInt32) return {};
-  const double waves = static_cast<double>(cdiv(programs, sms));
+
+  // Offsets in a program are 32-bit: its tiles' rows, and rows between images that no tile has.
+  const auto fits = [&](std::int64_t tiles) {
+    const double lines = product(tiles + 1, shape.tile_h);
+    const double between = product(tiles / shape.tiles_h + 1,
+                                   std::max<std::int64_t>(in.h - shape.tiles_h * shape.tile_h, 0));
+    return lines * product(g.stride.h, out.w, problem.out_channels) <= kInt32 &&
+           (lines + between) * product(in.w, problem.in_channels) <= kInt32;
+  };
+  const auto programs = [&](std::int64_t tiles) { return product(x, y, cdiv(rows, tiles)); };
+  std::int64_t tiles = tiles_of_a_program(problem);
+  while (tiles > 1 && (!fits(tiles) || programs(tiles) < 8.0 * sms)) --tiles;
+  tiles = std::max(tiles, cdiv(rows, kGridLayers));
+  if (!fits(tiles)) return {};
   const double depth =
       variant.deep ? 1.5 * static_cast<double>(problem.group_in()) : variant.block_in;
   return {&variant,
-          programs,
-          waves * static_cast<double>(tiles * variant.block_pixels) * depth,
-          {{{Param::tile_w, tile_w}, {Param::tiles, tiles}}}};
+          x,
+          std::ceil(programs(tiles) / sms) * product(tiles, variant.block_pixels) * depth,
+          {{{Param::edges, edges},
+            {Param::tile_h, shape.tile_h},
+            {Param::tile_w, shape.tile_w},
+            {Param::inverse_w, cdiv(1 << 16, shape.tile_w)},
+            {Param::tiles_h, shape.tiles_h},
+            {Param::tiles, tiles}}},
+          y,
+          cdiv(rows, tiles)};
 }
 
 constexpr const char* kReason = "at most one tap per output: stored in whole pieces of rows";

@@ -38,6 +38,10 @@ LAYERS = [
     Layer(1, 8, 16, (5, 30), (2, 3), (3, 4), (4, 3), (0, 1), (5, 7), why="taps reach far back"),
     Layer(1, 16, 32, (3, 40), (2, 2), (2, 2), (1, 1), groups=2, bias=True, why="k2s2, groups"),
     Layer(1, 16, 16, (1, 33), (1, 16), (1, 16), why="k16s16, 1-D: more taps than a tile has"),
+    Layer(9, 8, 8, (1, 40), (3, 3), (5, 5), (1, 1), dilation=(2, 2), why="rows below the stride"),
+    Layer(4, 8, 72, (9, 7), (2, 3), (3, 4), (4, 5), (1, 0), (2, 3), groups=2, bias=True,
+          why="programs with tiles of two images, two tiles of channels"),
+    Layer(3, 16, 8, (9, 11), (1, 2), (2, 2), (5, 4), bias=True, why="inputs that own no output"),
 ]  # fmt: skip
 
 
@@ -154,6 +158,32 @@ def test_outputs_without_a_tap_are_bias_whatever_the_input(dtype, layout):
     untapped[2::3], untapped[:, 2::3] = True, True
     assert (y[..., untapped] == 1).all()
     assert y[..., ~untapped].isposinf().all()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+def test_infinite_and_nan_operands(dtype):
+    """What is not finite is where fp64 has it; so is 0 * inf."""
+    layer = Layer(2, 8, 16, (3, 4), (2, 2), (3, 2), (1, 0))
+    x = torch.randn(2, 8, 3, 4).to(DTYPES[dtype])
+    weight = torch.randn(8, 16, 2, 2).bfloat16().to(DTYPES[dtype])  # their rests are 0
+    inf, nan = float("inf"), float("nan")
+    for i, special in enumerate([inf, -inf, nan, 0.0]):
+        x[0, i, i % 3, i] = special
+        weight[i, 3 * i] = special
+        weight[7 - i, 15 - i, i % 2, i // 2] = special
+    expected = reference(x, weight, None, layer)
+    chosen = _C.plan(layer.problem(dtype, "fp32", "nhwc"), _C.Target(ARCH))
+    assert VARIANTS[chosen.variant]["family"] == "single_tap_nhwc"
+    y = torch.zeros(expected.shape, dtype=x.dtype).contiguous(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=torch.channels_last)
+    packed = weight.permute(0, 2, 3, 1).contiguous()
+    launch(chosen, VARIANTS[chosen.variant], x, packed, None, y)
+    finite = expected.isfinite()
+    assert not finite.all()
+    assert finite.any()
+    torch.testing.assert_close(y[~finite].double(), expected[~finite], equal_nan=True)
+    assert_close(y[finite], expected[finite], dtype, "fp32")
 
 
 axis = st.tuples(

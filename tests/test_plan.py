@@ -262,6 +262,7 @@ def test_tap_tables_are_those_of_the_geometry(layer, layout):
     # Others need no tables; phase has what has more taps than any tile has room for.
     assume(VARIANTS[chosen.variant]["family"].startswith("single_tap"))
     arguments = chosen.arguments
+    outside = False
     for axis, name in enumerate("hw"):
         owners = outputs_of(layer, axis)
         for o, (tap, _) in owners.items():
@@ -269,9 +270,22 @@ def test_tap_tables_are_those_of_the_geometry(layer, layout):
             nibble = arguments[f"taps_{name}"] >> (4 * residue) & 15
             assert nibble == tap if tap is not None else nibble >= layer.kernel[axis]
         inputs = [i for _, i in owners.values()]
+        outside |= min(inputs) < 0 or max(inputs) >= layer.size[axis]
+        span = max(inputs) + 1 - min(inputs)
         if f"first_{name}" in arguments:
-            first, span = arguments[f"first_{name}"], arguments[f"span_{name}"]
-            assert (first, first + span) == (min(inputs), max(inputs) + 1)
+            assert arguments[f"first_{name}"] == min(inputs)
+        if f"span_{name}" in arguments:
+            assert arguments[f"span_{name}"] == span
+        if layout == "nhwc":
+            tiles = arguments["tiles_h"] if name == "h" else chosen.grid[0] // layer.stride[1]
+            assert tiles == math.ceil(span / arguments[f"tile_{name}"])
     if layout == "nchw":
         reaches = [(o + layer.padding[1]) // layer.stride[1] - i for o, (_, i) in owners.items()]
         assert 0 <= max(reaches) <= arguments["halo_w"]
+    else:
+        assert arguments["edges"] == (outside or layer.bias)
+        pixels = VARIANTS[chosen.variant]["constants"]["BLOCK_PIXELS"]
+        assert arguments["tile_h"] * arguments["tile_w"] <= pixels
+        for pixel in range(pixels):
+            assert pixel * arguments["inverse_w"] >> 16 == pixel // arguments["tile_w"]
+        assert arguments["tiles"] * chosen.grid[2] >= layer.batch * arguments["tiles_h"]

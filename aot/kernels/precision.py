@@ -98,3 +98,56 @@ def total(acc, small, PRECISION: tl.constexpr):
     if PRECISION == "fp32" or PRECISION == "tf32":
         acc += tl.where(small == small, small, 0.0)  # infinities have no parts, see `product`
     return acc
+
+
+@triton.jit
+def split_input(value, PRECISION: tl.constexpr):
+    """Left operand of `split_product`. fp32: three bf16 whose sum is `value` exactly.
+
+    What is not finite is all in the first.
+    """
+    if PRECISION == "fp32":
+        high, rest = _top_half(value)
+        middle, rest = _top_half(tl.where(rest == rest, rest, 0.0))
+        low, _ = _top_half(rest)
+    else:
+        high = value
+        middle = value
+        low = value
+    return high, middle, low
+
+
+@triton.jit
+def split_weight(value, PRECISION: tl.constexpr):
+    """Right operand of `split_product`, made so that no sum of products needs repair.
+
+    The left first piece may be infinite, and meets every piece of this: none is 0 where `value` is
+    not, nor of the other sign. It alone meets the last piece: there goes what is not finite.
+    """
+    if PRECISION == "fp32":
+        largest: tl.constexpr = 3.4028234663852886e38
+        tiny: tl.constexpr = 2.0**-32
+        finite = tl.clamp(value, -largest, largest)
+        high, rest = _top_half(finite)
+        middle, rest = _top_half(rest + finite * tiny)
+        low, _ = _top_half(rest + value * tiny)
+    else:
+        high = value
+        middle = value
+        low = value
+    return high, middle, low
+
+
+@triton.jit
+def split_product(a, b, PRECISION: tl.constexpr):
+    """a @ b of pieces, the small products first; what is left out is under 2^-22 of a product."""
+    if PRECISION == "fp32":
+        acc = tl.dot(a[2], b[0])
+        acc = tl.dot(a[0], b[2], acc)
+        acc = tl.dot(a[1], b[1], acc)
+        acc = tl.dot(a[0], b[1], acc)
+        acc = tl.dot(a[1], b[0], acc)
+        acc = tl.dot(a[0], b[0], acc)
+    else:
+        acc = tl.dot(a[0], b[0])
+    return acc

@@ -1,22 +1,38 @@
 """Transposed convolution with at most one tap per output and axis; channels_last tensors.
 
 That is kernel <= stride / gcd(stride, dilation): upsampling by k == s, and sparser. An input pixel
-owns one output per residue modulo the stride, and those of a row are neighbours in memory, with
-their channels: [pixels, channels] @ [channels, (residue, channel)] is stored as it is.
+owns one output per residue modulo the stride, at stride * input - padding + reach. A program has
+one residue of rows and one of columns, so one tap or none: its weights are loaded once, and
+[pixels, channels] @ [channels, channels] is stored as it is.
+
+Stores should bound it. To keep up with them, masks are by pixel and not by element, offsets are 32
+bits from one 64-bit address, and what only an edge or a bias needs is in a loop of its own.
 """
 
 import triton
 import triton.language as tl
 
-from aot.kernels.precision import dot, product, split
+from aot.kernels.precision import dot, split_input, split_product, split_weight
 from aot.kernels.taps import tap_of
 
 
 @triton.jit
-def _next(n, row, step, rows):
-    """The rows after these: `step` further down, or the first of the next image."""
-    row += step
-    return n + (row >= rows).to(tl.int32), tl.where(row >= rows, 0, row)
+def _within(pixel, first, rows, size, line):
+    """Which pixels, by their offsets in `rows` rows of `line` elements, lie in an image.
+
+    Its height is `size`, and the first of the rows is its row `first`.
+    """
+    begin = tl.minimum(tl.maximum(-first, 0), rows) * line
+    end = tl.minimum(tl.maximum(size - first, 0), rows) * line
+    return (pixel >= begin) & (pixel < end)
+
+
+@triton.jit
+def _advance(offset, first, rows, size, line, tiles, last):
+    """Offset and first row of the next tile: below, or after the last of `tiles` the next image."""
+    above = (tiles - 1) * rows
+    offset += tl.where(last, size - above, rows) * line
+    return offset, first + tl.where(last, -above, rows)
 
 
 @triton.jit
@@ -28,6 +44,7 @@ def single_tap_nhwc(
     taps_h,  # 4 bits a residue, see tap_of
     taps_w,
     has_bias,
+    edges,  # whether there is a bias, or a tap of an output outside the image
     batch,
     groups,
     group_in,
@@ -44,104 +61,109 @@ def single_tap_nhwc(
     padding_w,
     dilation_h,
     dilation_w,
-    first_w,  # input columns, some outside the image, that own all output columns
-    span_w,
-    tile_w,  # input columns of a tile; it has BLOCK_PIXELS / tile_w rows
-    tiles,  # tiles of a program, one below the other
+    first_h,  # input rows and columns from these on own all outputs
+    first_w,
+    tile_h,  # a tile's rows and columns of them: tile_h * tile_w <= BLOCK_PIXELS
+    tile_w,
+    inverse_w,  # 65536 / tile_w, rounded up
+    tiles_h,  # tiles of an image's rows
+    tiles,  # of a program, one below the other and on into the next image
     PRECISION: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
-    BLOCK_OUT: tl.constexpr,  # of the stride_w * group_out columns of a pixel
+    BLOCK_OUT: tl.constexpr,
     BLOCK_IN: tl.constexpr,
     DEEP: tl.constexpr,  # group_in may be over BLOCK_IN
 ):
     dtype: tl.constexpr = y.dtype.element_ty
-    program = tl.program_id(0)
-    columns = stride_w * group_out
-    column_tiles = tl.cdiv(columns, BLOCK_OUT)
-    first_column = program % column_tiles * BLOCK_OUT
-    program = program // column_tiles
-    tiles_w = tl.cdiv(span_w, tile_w)
-    first_pixel = program % tiles_w * tile_w
-    program = program // tiles_w
-    group = program % groups
-    program = program // groups
+    OUTSIDE: tl.constexpr = -(1 << 31)  # the offset of a pixel in no image
+    residue_w = tl.program_id(0) % stride_w
+    first_column = tl.program_id(0) // stride_w * tile_w
+    phases_h = tl.minimum(stride_h, out_h)
+    residue_h = (tl.program_id(1) % phases_h + padding_h) % stride_h
+    out_tile = tl.program_id(1) // phases_h
+    out_tiles = tl.cdiv(group_out, BLOCK_OUT)
+    group = out_tile // out_tiles
+    first_out = (out_tile - group * out_tiles) * BLOCK_OUT
+    first_tile = tl.program_id(2) * tiles
+    last_tile = tl.minimum(first_tile + tiles, batch * tiles_h)
+    n = first_tile // tiles_h
+    tile = first_tile - n * tiles_h
 
-    # A program's output rows have the same residue modulo stride_h, so the same kernel row.
-    phase_h = program % stride_h
-    program = program // stride_h
-    rows = tl.cdiv(tl.maximum(out_h - phase_h, 0), stride_h)
-    tile_h = BLOCK_PIXELS // tile_w
-    image_tiles = tl.cdiv(rows, tile_h)
-    first_tile = program * tiles
-    last_tile = tl.minimum(first_tile + tiles, batch * image_tiles)
-    n = first_tile // tl.maximum(image_tiles, 1)
-    row = first_tile % tl.maximum(image_tiles, 1) * tile_h
-    tap_h = tap_of(taps_h, (phase_h + padding_h) % stride_h)
-    origin_h = (phase_h + padding_h - tap_h * dilation_h) // stride_h
-
-    column = first_column + tl.arange(0, BLOCK_OUT)
-    residue = column // group_out
-    out = column - residue * group_out
-    tap_w = tap_of(taps_w, residue)
-    has_tap = (tap_w < kernel_w) & (column < columns)
+    tap_h = tap_of(taps_h, residue_h)
+    tap_w = tap_of(taps_w, residue_w)
+    reach_h = tl.where(tap_h < kernel_h, tap_h * dilation_h, residue_h)
+    reach_w = tl.where(tap_w < kernel_w, tap_w * dilation_w, residue_w)
+    x_h = first_h + tile * tile_h
+    y_h = x_h * stride_h - padding_h + reach_h
     pixel = tl.arange(0, BLOCK_PIXELS)
-    down = pixel // tile_w
-    across = first_pixel + pixel - down * tile_w
-    in_tile = (down < tile_h) & (across < span_w)
-    x_w = first_w + across
-    reach = tl.where(has_tap, tap_w * dilation_w, residue)
-    o_w = (x_w * stride_w - padding_w)[:, None] + reach[None, :]
-    stored = (o_w >= 0) & (o_w < out_w) & in_tile[:, None] & (column < columns)[None, :]
+    down = (pixel * inverse_w) >> 16  # pixel // tile_w
+    x_w = first_w + first_column + pixel - down * tile_w
+    y_w = x_w * stride_w - padding_w + reach_w
 
-    channel = group * group_out + out
-    b = tl.load(bias + channel, mask=(column < columns) & (has_bias != 0), other=0.0)
-    b = b.to(tl.float32)[None, :]
-    empty = tl.broadcast_to(b.to(dtype), (BLOCK_PIXELS, BLOCK_OUT))
+    # A pixel's offset says whether it is stored: pixels past a tile or its columns lie too far.
     out_c = groups * group_out
-    y_tile = (down * (stride_h * out_w) * out_c)[:, None] + (o_w * out_c + channel[None, :])
+    y_line = out_w * out_c
+    y_rows = tile_h * stride_h
+    y_pixel = down * (stride_h * y_line) + y_w * out_c
+    y_pixel = tl.where(y_w.to(tl.uint32) < out_w.to(tl.uint32), y_pixel, OUTSIDE)[:, None]
+    y += (n.to(tl.int64) * out_h + y_h) * y_line
+    y_offset = 0
+    out = first_out + tl.arange(0, BLOCK_OUT)
+    out_stored = (out < group_out)[None, :]
+    channel = (group * group_out + out)[None, :]
+    b = tl.zeros((1, BLOCK_OUT), tl.float32)
+    if has_bias != 0:
+        b = tl.load(bias + channel, mask=out_stored, other=0.0).to(tl.float32)
 
-    if (tap_h < kernel_h) & (tl.max(has_tap.to(tl.int32), 0) > 0):
+    if (tap_h < kernel_h) & (tap_w < kernel_w):
         in_c = groups * group_in
+        x_line = in_w * in_c
+        x_pixel = down * x_line + x_w * in_c
+        x_pixel = tl.where(x_w.to(tl.uint32) < in_w.to(tl.uint32), x_pixel, OUTSIDE)[:, None]
+        x += (n.to(tl.int64) * in_h + x_h) * x_line + group * group_in
+        x_offset = 0
         k = tl.arange(0, BLOCK_IN)
-        x_tile = ((down * in_w + x_w) * in_c + group * group_in)[:, None] + k[None, :]
-        x_stored = in_tile & (x_w >= 0) & (x_w < in_w)
         taps = kernel_h * kernel_w
-        weight += ((group * group_in).to(tl.int64) * taps + tap_h * kernel_w) * group_out
-        w_tile = (k * (taps * group_out))[:, None] + (tap_w * group_out + out)[None, :]
+        weight += ((group * group_in).to(tl.int64) * taps + tap_h * kernel_w + tap_w) * group_out
+        w_tile = (k * (taps * group_out))[:, None] + out[None, :]
         if not DEEP:
-            in_weight = (k < group_in)[:, None] & has_tap[None, :]
-            w = tl.load(weight + w_tile, mask=in_weight, other=0.0)
-            w, w_middle, w_low = split(w, PRECISION)
-        for _tile in range(first_tile, last_tile):
-            i_h = origin_h + row
-            x_row = x + ((n.to(tl.int64) * in_h + i_h) * in_w) * in_c
-            y_row = y + ((n.to(tl.int64) * out_h + phase_h + row * stride_h) * out_w) * out_c
-            inside = x_stored & (i_h + down >= 0) & (i_h + down < in_h)
-            in_image = (row + down < rows)[:, None]
-            n, row = _next(n, row, tile_h, rows)
-            if DEEP:
-                acc = tl.zeros((BLOCK_PIXELS, BLOCK_OUT), tl.float32)
-                for c in range(0, group_in, BLOCK_IN):
-                    in_channels = k < group_in - c
-                    w_step = weight + tl.cast(c, tl.int64) * taps * group_out
-                    w = tl.load(
-                        w_step + w_tile, mask=in_channels[:, None] & has_tap[None, :], other=0.0
-                    )
-                    a = tl.load(
-                        x_row + c + x_tile, mask=inside[:, None] & in_channels[None, :], other=0.0
-                    )
-                    acc = dot(a, w, acc, PRECISION)
-            else:
-                a = tl.load(
-                    x_row + x_tile, mask=inside[:, None] & (k < group_in)[None, :], other=0.0
-                )
-                a, a_middle, a_low = split(a, PRECISION)
-                acc = product(a, a_middle, a_low, w, w_middle, w_low, PRECISION)
-            value = tl.where(inside[:, None] & has_tap[None, :], (acc + b).to(dtype), empty)
-            tl.store(y_row + y_tile, value, mask=stored & in_image, cache_modifier=".cs")
+            in_weight = (k < group_in)[:, None] & out_stored
+            w = split_weight(tl.load(weight + w_tile, mask=in_weight, other=0.0), PRECISION)
+        for EDGES in tl.static_range(2):
+            if edges == EDGES:
+                for _tile in range(first_tile, last_tile):
+                    inside = _within(x_pixel, x_h, tile_h, in_h, x_line)
+                    if DEEP:
+                        acc = tl.zeros((BLOCK_PIXELS, BLOCK_OUT), tl.float32)
+                        for c in range(0, group_in, BLOCK_IN):
+                            in_channels = k < group_in - c
+                            w_step = weight + tl.cast(c, tl.int64) * taps * group_out
+                            in_weight = in_channels[:, None] & out_stored
+                            w = tl.load(w_step + w_tile, mask=in_weight, other=0.0)
+                            a_tile = x_offset + c + x_pixel + k[None, :]
+                            a = tl.load(x + a_tile, mask=inside & in_channels[None, :], other=0.0)
+                            acc = dot(a, w, acc, PRECISION)
+                    else:
+                        a_tile = x_offset + x_pixel + k[None, :]
+                        a = tl.load(x + a_tile, mask=inside & (k < group_in)[None, :], other=0.0)
+                        acc = split_product(split_input(a, PRECISION), w, PRECISION)
+                    if EDGES:
+                        acc = tl.where(inside, acc, 0.0) + b
+                    stored = _within(y_pixel, y_h, y_rows, out_h, y_line) & out_stored
+                    y_tile = y_offset + y_pixel + channel
+                    tl.store(y + y_tile, acc.to(dtype), mask=stored, cache_modifier=".cs")
+                    tile += 1
+                    last = tile == tiles_h
+                    tile = tl.where(last, 0, tile)
+                    x_offset, x_h = _advance(x_offset, x_h, tile_h, in_h, x_line, tiles_h, last)
+                    y_offset, y_h = _advance(y_offset, y_h, y_rows, out_h, y_line, tiles_h, last)
     else:
+        empty = tl.broadcast_to(b.to(dtype), (BLOCK_PIXELS, BLOCK_OUT))
         for _tile in range(first_tile, last_tile):
-            y_row = y + ((n.to(tl.int64) * out_h + phase_h + row * stride_h) * out_w) * out_c
-            in_image = (row + down < rows)[:, None]
-            n, row = _next(n, row, tile_h, rows)
-            tl.store(y_row + y_tile, empty, mask=stored & in_image, cache_modifier=".cs")
+            stored = _within(y_pixel, y_h, y_rows, out_h, y_line) & out_stored
+            y_tile = y_offset + y_pixel + channel
+            tl.store(y + y_tile, empty, mask=stored, cache_modifier=".cs")
+            tile += 1
+            last = tile == tiles_h
+            tile = tl.where(last, 0, tile)
+            y_offset, y_h = _advance(y_offset, y_h, y_rows, out_h, y_line, tiles_h, last)
