@@ -8,7 +8,14 @@ Every input pixel owns a block of outputs that no other reaches, so for one kern
 import triton
 import triton.language as tl
 
-from aot.kernels.precision import accumulate, total
+from aot.kernels.precision import split_input, split_product, split_weight
+
+
+@triton.jit
+def _step(a, w, acc, PRECISION: tl.constexpr):
+    """acc + the product of an input tile [channels, pixels] and a weight tile."""
+    a = split_input(tl.trans(a), PRECISION)
+    return split_product(a, split_weight(w, PRECISION), acc, PRECISION)
 
 
 @triton.jit
@@ -60,7 +67,6 @@ def pixel_shuffle(
     is_out = (out < group_out)[None, :]
 
     acc = tl.zeros((BLOCK_PIXELS, COLUMNS), tl.float32)
-    small = tl.zeros((BLOCK_PIXELS, COLUMNS), tl.float32)
     if PRECISION == "native":
         # Loads that feed a product as they are, the compiler pipelines.
         for c in range(0, group_in, BLOCK_IN):
@@ -68,7 +74,7 @@ def pixel_shuffle(
             step = tl.cast(c, tl.int64)
             w = tl.load(weight + step * w_row + w_tile, mask=is_out & left[:, None], other=0.0)
             a = tl.load(x + step * x_c + x_tile, mask=in_image & left[:, None], other=0.0)
-            acc, small = accumulate(acc, small, tl.trans(a), w, PRECISION)
+            acc = _step(a, w, acc, PRECISION)
     else:
         w = tl.load(weight + w_tile, mask=is_out & (k < group_in)[:, None], other=0.0)
         a = tl.load(x + x_tile, mask=in_image & (k < group_in)[:, None], other=0.0)
@@ -80,11 +86,11 @@ def pixel_shuffle(
                     weight + step * w_row + w_tile, mask=is_out & left[:, None], other=0.0
                 )
                 a_next = tl.load(x + step * x_c + x_tile, mask=in_image & left[:, None], other=0.0)
-                acc, small = accumulate(acc, small, tl.trans(a), w, PRECISION)
+                acc = _step(a, w, acc, PRECISION)
                 w = w_next
                 a = a_next
-        acc, small = accumulate(acc, small, tl.trans(a), w, PRECISION)
-    acc = tl.reshape(total(acc, small, PRECISION), (BLOCK_PIXELS * STRIDE, BLOCK_OUT))
+        acc = _step(a, w, acc, PRECISION)
+    acc = tl.reshape(acc, (BLOCK_PIXELS * STRIDE, BLOCK_OUT))
 
     out = first_out + tl.arange(0, BLOCK_OUT)
     if has_bias != 0:

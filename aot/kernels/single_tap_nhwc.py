@@ -133,8 +133,8 @@ def single_tap_nhwc(
             if edges == EDGES:
                 for _tile in range(first_tile, last_tile):
                     inside = _within(x_pixel, x_h, tile_h, in_h, x_line)
+                    acc = tl.zeros((BLOCK_PIXELS, BLOCK_OUT), tl.float32)
                     if DEEP:
-                        acc = tl.zeros((BLOCK_PIXELS, BLOCK_OUT), tl.float32)
                         for c in range(0, group_in, BLOCK_IN):
                             in_channels = k < group_in - c
                             w_step = weight + tl.cast(c, tl.int64) * taps * group_out
@@ -146,7 +146,7 @@ def single_tap_nhwc(
                     else:
                         a_tile = x_offset + x_pixel + k[None, :]
                         a = tl.load(x + a_tile, mask=inside & (k < group_in)[None, :], other=0.0)
-                        acc = split_product(split_input(a, PRECISION), w, PRECISION)
+                        acc = split_product(split_input(a, PRECISION), w, acc, PRECISION)
                     if EDGES:
                         acc = tl.where(inside, acc, 0.0) + b
                     stored = _within(y_pixel, y_h, y_rows, out_h, y_line) & out_stored
