@@ -65,8 +65,8 @@ def run(seed: Path | None) -> None:
     """The program that ncu watches: every call once, after a mark."""
     torch.backends.cudnn.benchmark = True
     mark = torch.empty(1, device="cuda")
-    with torch.inference_mode():
-        for _, call in calls(seed):
+    for _, call in calls(seed):
+        with torch.inference_mode():
             for _ in range(3):
                 call()
             torch.cuda.synchronize()
