@@ -86,6 +86,8 @@ def test_libraries_need_no_cuda_and_look_for_neighbours_only(library):
     system |= {"libm.so.6", "libdl.so.2"}
     ours = {"libconvt_core.so", "libtorch_cpu.so"}
     assert set(dynamic(library, "NEEDED")) <= system | ours
+    # Not inside: a second one's symbols crash other libraries of the process.
+    assert "libstdc++.so.6" in dynamic(library, "NEEDED")
     assert set(dynamic(library, "RPATH", "RUNPATH")) <= {"$ORIGIN", "$ORIGIN/lib"}
 
 
