@@ -37,7 +37,8 @@ def aoti_compile_and_package(
 
     direct = {
         "aot_inductor.custom_ops_to_c_shims": {ops.conv_transpose2d: _SHIMS},
-        "aot_inductor.custom_op_libs": ["convt_torch"],
+        # libstdc++ by its file: a package that a compiler links it into crashes when it is loaded.
+        "aot_inductor.custom_op_libs": ["convt_torch", ":libstdc++.so.6"],
     }
     # Inductor has no option for where a library is; the compilers it uses read this.
     path = os.pathsep.join(filter(None, [str(_LIBRARY_FOLDER), os.environ.get("LIBRARY_PATH")]))
