@@ -129,6 +129,8 @@ bool environment_jit() {
 
 }  // namespace
 
+void check_driver() { Driver::get(); }
+
 int device_count() {
   int count = 0;
   try {

@@ -154,6 +154,7 @@ const Answer& remembered_answer(const Call& call) {
 Tensor conv_transpose2d(const Call& call) {
   const Handle input = call.input.get();
   if (!aten::is_cuda(input)) return fallback(call, describe(call));
+  check_driver();  // says it better than torch's allocation would
   const Answer& answer = remembered_answer(call);
   const Problem& problem = answer.problem;
   if (!answer.launch)

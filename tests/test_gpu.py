@@ -171,6 +171,32 @@ def test_the_first_call_of_a_process_may_be_captured(call, setup):
     assert done.returncode == 0, done.stderr
 
 
+FORK = """
+import os, sys, torch, convt
+x = torch.randn(2, 8, 9, 9, device="cuda")
+module = convt.ConvTranspose2d(8, 8, 3, 2, device="cuda")
+with torch.no_grad():
+    calls = [lambda: module(x), lambda: convt.conv_transpose2d(x, module.weight, stride=2)]
+    for call in calls:
+        call()
+    if child := os.fork():
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    for call in calls:
+        try:
+            call()
+        except RuntimeError as error:
+            print(error, flush=True)
+    os._exit(0)
+"""
+
+
+def test_a_forked_process_is_told_so():
+    done = python(FORK)
+    assert done.returncode == 0, done.stderr
+    error = "convt: cannot use CUDA in a process forked from one that did"
+    assert done.stdout.count(error) == 2, done.stdout + done.stderr
+
+
 FIRST_CALL_AFTER_PRELOAD = """
 import time, torch, convt
 x = torch.randn(16, 32, 64, 128, device="cuda")

@@ -29,6 +29,9 @@ struct Pointers {
   void* y = nullptr;
 };
 
+// Throws DriverError where CUDA cannot be used: without a driver, after a fork.
+CONVT_EXPORT void check_driver();
+
 // Number of CUDA devices; 0 where there is no driver.
 CONVT_EXPORT int device_count();
 
