@@ -140,13 +140,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--processes", type=int, default=5)
     parser.add_argument("--seed", type=Path, help="a Python file with a rival ModelNew")
-    parser.add_argument("--only", nargs="*", choices=ROUTES, default=ROUTES)
+    parser.add_argument("--only", nargs="*", choices=ROUTES + SEED_ROUTES)
     parser.add_argument("--route", choices=ROUTES + SEED_ROUTES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.route:
         print(json.dumps(measure(arguments.route, arguments.seed)))
         return
-    routes = (*arguments.only, *(SEED_ROUTES if arguments.seed else ()))
+    routes = arguments.only or ROUTES + (SEED_ROUTES if arguments.seed else ())
     rows = {route: run(route, arguments.processes, arguments.seed) for route in routes}
     if arguments.out:
         from benchmarks.timing import environment
