@@ -26,6 +26,7 @@ import triton
 from tqdm import tqdm
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.experimental.gluon._runtime import GluonASTSource
 
 from aot import manifest
 from aot.variants import Variant, all_variants
@@ -59,13 +60,15 @@ def source(variant: Variant) -> ASTSource:
         for name in runtime
         if variant.divisibility(name) > 1
     }
-    return ASTSource(fn, signature, variant.constants, attrs)
+    language = GluonASTSource if fn.is_gluon() else ASTSource
+    return language(fn, signature, variant.constants, attrs)
 
 
-def options(variant: Variant, arch: int) -> dict[str, int]:
+def options(variant: Variant, arch: int, registers: int | None = None) -> dict[str, int | None]:
     return {
         "num_warps": variant.tile.warps,
         "num_stages": variant.tile.stages,
+        "maxnreg": registers,
         "ptx_version": PTX_VERSION.get(arch, 80),
     }
 
@@ -77,6 +80,7 @@ def content_hash(variant: Variant, arch: int) -> str:
         source(variant).hash(),
         arch,
         sorted(options(variant, arch).items()),
+        variant.registers,
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -109,14 +113,22 @@ def compile_image(variant: Variant, arch: int, folder: Path) -> Entry:
     # Triton's own cache would hide what this build is made from.
     with tempfile.TemporaryDirectory() as scratch:
         os.environ |= {"TRITON_CACHE_DIR": scratch, "TRITON_DISABLE_LINE_INFO": "1"}
-        try:
-            compiled = triton.compile(
-                source(variant), target=GPUTarget("cuda", arch, 32), options=options(variant, arch)
-            )
-        except Exception as error:
-            raise CompileError(f"{variant.name} for sm_{arch} does not compile: {error}") from error
-    metadata, cubin = compiled.metadata, compiled.asm["cubin"]
-    usage = _resources(cubin)
+        for limit in (*variant.registers, None):
+            try:
+                compiled = triton.compile(
+                    source(variant),
+                    target=GPUTarget("cuda", arch, 32),
+                    options=options(variant, arch, limit),
+                )
+            except Exception as error:
+                raise CompileError(
+                    f"{variant.name} for sm_{arch} does not compile: {error}"
+                ) from error
+            cubin = compiled.asm["cubin"]
+            usage = _resources(cubin)
+            if not usage["spilled_bytes"]:
+                break
+    metadata = compiled.metadata
     excess = max(0, metadata.shared - SHARED_LIMIT[arch] * 1024)
     unfit = {
         "spills registers: {} bytes of stack": usage["spilled_bytes"],

@@ -49,7 +49,7 @@ def _variant_row(position: int, kernel: dict[str, Any]) -> str:
         f'    {{{position}, "{kernel["name"]}", "{kernel["symbol"]}", Family::{kernel["family"]}, '
         f"DType::{kernel['dtype']}, Precision::{precision}, Layout::{kernel['layout']}, "
         f"{_cpp(kernel['aligned'])}, {_cpp(kernel['wide'])}, {_cpp(kernel['deep'])}, "
-        f"{kernel['vector']}, {tile['pixels']}, {tile['rows']}, {tile['out']}, {tile['into']}, "
+        f"{kernel['vector']}, {tile['pixels']}, {tile['out']}, {tile['into']}, {tile['stride']}, "
         f"{tile['taps']}, {tile['warps']}u, parameters_{position}, constants_{position}, "
         f"images_{position}}},\n"
     )

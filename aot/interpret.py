@@ -12,6 +12,8 @@ from unittest import mock
 import numpy as np
 from triton.runtime import interpreter
 
+from aot.interpret_gluon import interpreted
+
 _create_dot = interpreter.InterpreterBuilder.create_dot
 
 
@@ -33,8 +35,9 @@ def bf16_products() -> Any:
 
 
 def kernel_of(variant: dict[str, Any]) -> Any:
-    """The Triton function that a variant is compiled from."""
-    return getattr(importlib.import_module(f"aot.kernels.{variant['family']}"), variant["symbol"])
+    """The Triton function that a variant is compiled from; a Gluon one as one of Triton's."""
+    fn = getattr(importlib.import_module(f"aot.kernels.{variant['family']}"), variant["symbol"])
+    return fn if isinstance(fn, interpreter.InterpretedFunction) else interpreted(fn.fn)
 
 
 def arguments_of(

@@ -34,7 +34,7 @@ class Tile:
     into: int
     warps: int
     stages: int
-    rows: int = 1  # of input, among which the pixels are shared
+    stride: int = 0  # across; 0 for any
     taps: int = 0  # kernel columns there is room for; 0 for any number
 
 
@@ -53,6 +53,7 @@ class Variant:
     deep: bool = True  # takes more input channels than a step's
     extra: tuple[tuple[str, int | bool], ...] = ()  # compile-time parameters of the family's own
     divisors: tuple[tuple[str, int], ...] = ()  # what divides a parameter (bytes for pointers)
+    registers: tuple[int, ...] = ()  # a thread's at most; the first limit that it does not spill at
 
     @property
     def name(self) -> str:
@@ -64,7 +65,7 @@ class Variant:
             words.append(self.layout)
         words.append(f"{t.pixels}x{t.out}x{t.into}")
         if t.taps:
-            words.append(f"r{t.rows}t{t.taps}v{self.vector}")
+            words.append(f"s{t.stride}t{t.taps}v{self.vector}")
         words.append(f"w{t.warps}")
         words += [flag for flag, on in (("a16", self.aligned), ("i64", self.wide)) if on]
         return "_".join(words)
@@ -168,7 +169,7 @@ def _pixel_shuffle() -> Iterator[Variant]:
     for (dtype, precision), stride in product(MATHS, (1, 2, 4, 8)):
         for tile in tiles.get(precision, (steps,)):
             deep = tile is not shallow
-            columns = replace(tile, out=tile.out // stride, taps=stride)
+            columns = replace(tile, out=tile.out // stride, stride=stride, taps=stride)
             plain = Variant(
                 "pixel_shuffle",
                 dtype,
@@ -195,32 +196,37 @@ def _pixel_shuffle() -> Iterator[Variant]:
             yield replace(plain, tile=columns, aligned=True, vector=vector, divisors=divisors)
 
 
+# By stride: between the rows of the shared image, and how much of one is stored at once. The pitch,
+# pixels * stride + gap, exceeds what is stored at once by a power of two.
+WIDE_IMAGES = {2: (64, 256), 3: (128, 256), 4: (256, 256), 5: (128, 256)}
+NARROW_IMAGES = {2: (128, 128), 3: (64, 128), 4: (128, 128), 5: (64, 128),
+                 6: (128, 256), 7: (64, 256), 8: (256, 256)}  # fmt: skip
+
+
 def _single_tap_nchw() -> Iterator[Variant]:
+    wide = Tile(128, 8, 32, warps=4, stages=1)
+    narrow = Tile(64, 8, 64, warps=4, stages=1)
     for dtype, precision in SINGLE_TAP_MATHS:
-        for taps, rows in ((2, 1), (4, 1), (4, 2), (8, 2)):
-            for into in (32, 64):
-                # 64 pixels x 64 products (kernel column, channel), whatever the kernel.
-                warps = 8 if dtype == "f32" and taps == 8 else 4  # or it spills
-                tile = Tile(64, 64 // taps, into, warps, stages=1, rows=rows, taps=taps)
-                plain = Variant(
-                    "single_tap_nchw",
-                    dtype,
-                    precision,
-                    "nchw",
-                    tile,
-                    deep=False,
-                    extra=(("BLOCK_ROWS", rows), ("TAPS", taps)),
-                )
-                if into == 32:  # more would spill
-                    yield plain
-                for vector in (2, _lanes(dtype)):
-                    divisors = (
-                        *_channel_vectors(dtype, "nchw"),
-                        ("y", 16),
-                        ("out_w", vector),
-                        ("tile_w", 32),
+        for tile, images in ((wide, WIDE_IMAGES), (narrow, NARROW_IMAGES)):
+            for stride, (gap, columns) in images.items():
+                for taps in sorted({min(stride, 3), stride}):
+                    yield Variant(
+                        "single_tap_nchw",
+                        dtype,
+                        precision,
+                        "nchw",
+                        replace(tile, stride=stride, taps=taps),
+                        deep=False,
+                        extra=(
+                            ("STRIDE", stride),
+                            ("TAPS", taps),
+                            ("GAP", gap),
+                            ("COLUMNS", columns),
+                            ("WARPS", tile.warps),
+                        ),
+                        divisors=(("y", 16),),
+                        registers=(128, 168),  # four programs a multiprocessor, or three
                     )
-                    yield replace(plain, aligned=True, vector=vector, divisors=divisors)
 
 
 def _single_tap_nhwc() -> Iterator[Variant]:

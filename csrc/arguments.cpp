@@ -44,8 +44,6 @@ SingleTaps single_taps(std::int64_t out, std::int64_t kernel, std::int64_t strid
     if (residue % axis.gcd == 0 && candidate < kernel) {
       tap = candidate, reach = tap * dilation;
       taps.halo = std::max(taps.halo, reach / stride);
-    } else {
-      taps.tapless = true;
     }
     table |= static_cast<std::uint64_t>(tap) << (4 * residue);
     first = std::min(first, floor_div(padding - reach + stride - 1, stride));

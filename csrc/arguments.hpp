@@ -30,7 +30,6 @@ struct SingleTaps {
   std::int64_t halo = 0;
   std::int64_t first = 0;
   std::int64_t span = 0;
-  bool tapless = false;  // some outputs have no tap
 };
 
 // Needs kernel <= stride / gcd(stride, dilation) and stride <= 16.

@@ -1,5 +1,6 @@
 // The families for at most one tap per output and axis; see aot/kernels/single_tap_*.py.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 
@@ -43,46 +44,50 @@ bool weight_fits(const Variant& variant, const Problem& problem) noexcept {
              kInt32;
 }
 
-// Output columns of a tile whose taps lie in `in_columns` input columns; 0 if too few.
-std::int64_t columns_of(std::int64_t in_columns, std::int64_t halo, const Problem& problem) {
-  constexpr std::int64_t kColumns = 128, kPiece = 32;
-  const std::int64_t stride = problem.geometry.stride.w;
-  const std::int64_t whole = std::min(kColumns, stride * (in_columns - halo));
-  // Tiles that start on an input column's first output need one input column less.
-  if (problem.geometry.padding.w % stride == 0 && whole % stride == 0 && whole % kPiece == 0)
-    return whole;
-  const std::int64_t any = std::min(kColumns, stride * (in_columns - halo - 1) + 1);
-  return any / kPiece * kPiece;
-}
+constexpr std::int64_t kGridLayers = 65535;  // what a grid may have in y and z
+// Columns by which a tap may reach over its pixel's own in the shared image: each variant's rows
+// are that far apart, and a sector more.
+constexpr std::int64_t kReach = 48;
 
 Candidate candidate_nchw(const Variant& variant, const Problem& problem, int sms) noexcept {
   const Pair in = problem.in, out = problem.out();
-  const SingleTaps taps_w = across(problem);
+  const std::int64_t stride = problem.geometry.stride.w, padding = problem.geometry.padding.w;
+  const std::int64_t halo = across(problem).halo;
+  const std::int64_t sector = problem.dtype == DType::f32 ? 8 : 16;
+  // Input columns that own outputs; unless one program has them all, it shares sectors with the
+  // next, and needs the pixels under them.
+  const std::int64_t first = padding / stride, span = (out.w - 1 + padding) / stride - first + 1;
+  const bool whole = span + halo <= variant.block_pixels;
   const std::int64_t tile_w =
-      columns_of(variant.block_pixels / variant.block_rows, taps_w.halo, problem);
-  const double plane = product(out.h, out.w);
-  if (tile_w <= 0 || problem.kernel.w + taps_w.tapless > variant.block_taps ||
-      (variant.aligned && !vectors_fit(problem)) || out.w % variant.vector != 0 ||
-      !weight_fits(variant, problem) ||
-      // Offsets in a program are 32-bit: block_out output planes, block_in input planes.
-      plane * (variant.block_out + 1) > kInt32 ||
+      whole ? span : variant.block_pixels - halo - cdiv(sector - 1, stride);
+  // Planes of channels so far apart begin alike in a sector.
+  const std::int64_t step = sector / std::gcd(sector, out.h * out.w);
+  const std::int64_t channels = variant.block_out * step;
+  if (variant.stride != stride || variant.block_taps < problem.kernel.w || tile_w <= 0 ||
+      halo * stride > kReach || !weight_fits(variant, problem) ||
+      out.w < sector ||  // a sector may belong to two rows, not to three
+      // Offsets in a program are 32-bit.
+      product(channels + 1, out.h, out.w) > kInt32 ||
       product(variant.block_in + 1, in.h, in.w) > kInt32)
     return {};
-  const std::int64_t programs = cdiv(out.w, tile_w) * cdiv(down(problem).span, variant.block_rows) *
-                                cdiv(problem.group_out(), variant.block_out) *
-                                problem.geometry.groups * problem.batch;
-  if (programs > kInt32) return {};
-  // Stores dominate, the narrower the worse.
-  const double stores = 1.0 + 2.0 / variant.vector;
-  const double waves = static_cast<double>(cdiv(programs, sms));
-  const double loads = static_cast<double>(variant.block_in) / 32;
+  const std::int64_t before = (problem.group_out() - 1) / channels;
+  const std::int64_t out_tiles =
+      before * step + std::min(step, problem.group_out() - before * channels);
+  const std::int64_t tiles_w = cdiv(span, tile_w);
+  const std::int64_t x = tiles_w * down(problem).span, y = out_tiles * problem.geometry.groups;
+  if (x > kInt32 || std::max(y, problem.batch) > kGridLayers) return {};
+  const double waves = std::ceil(product(x, y, problem.batch) / sms);
   return {&variant,
-          programs,
-          waves * (loads + static_cast<double>(variant.block_rows) * stores),
-          {{{Param::tile_w, tile_w}}}};
+          x,
+          waves * (variant.block_pixels + variant.block_in) * (16 + variant.block_taps),
+          {{{Param::first_w, first - halo},
+            {Param::tile_w, tile_w},
+            {Param::tiles_w, tiles_w},
+            {Param::log2_step, std::countr_zero(static_cast<std::uint64_t>(step))},
+            {Param::out_tiles, out_tiles}}},
+          y,
+          problem.batch};
 }
-
-constexpr std::int64_t kGridLayers = 65535;  // what a grid may have in y and z
 
 struct Tiling {
   std::int64_t tile_h, tile_w, tiles_h, tiles_w;

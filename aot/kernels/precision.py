@@ -35,37 +35,6 @@ def _top_half(value):
 
 
 @triton.jit
-def split(value, PRECISION: tl.constexpr):
-    """Operands of `product`. fp32: three bf16 whose sum is `value` exactly; native: `value`."""
-    if PRECISION == "fp32":
-        high, rest = _top_half(value)
-        middle, rest = _top_half(rest)
-        low, rest = _top_half(rest)
-    else:
-        high = value
-        middle = value
-        low = value
-    return high, middle, low
-
-
-@triton.jit
-def product(a, a_middle, a_low, b, b_middle, b_low, PRECISION: tl.constexpr):
-    """a @ b of operands that were split once and are used often."""
-    if PRECISION == "fp32":
-        # What is left out is under 2^-22 of a product. Infinities have no parts: 0 * inf in a
-        # correction must not spoil them.
-        small = tl.dot(a_low, b)
-        small = tl.dot(a, b_low, small)
-        small = tl.dot(a_middle, b_middle, small)
-        small = tl.dot(a_middle, b, small)
-        small = tl.dot(a, b_middle, small)
-        acc = tl.dot(a, b, tl.where(small == small, small, 0.0))
-    else:
-        acc = tl.dot(a, b)
-    return acc
-
-
-@triton.jit
 def split_input(value, PRECISION: tl.constexpr):
     """Left operand of `split_product`: bf16 pieces, for fp32 three whose sum is `value` exactly.
 

@@ -27,7 +27,7 @@ enum class ImageKind : std::uint8_t { cubin, ptx };
   X(gcd_h) X(gcd_w) X(tap_period_h) X(tap_period_w) X(tap_inverse_h) X(tap_inverse_w)             \
   X(tap_shift_h) X(tap_shift_w) X(quotients_h) X(quotients_w) X(log2_tile_h) X(log2_tile_w)      \
   X(taps_h) X(taps_w) X(first_h) X(span_h) X(first_w) X(span_w) X(halo_w)                         \
-  X(edges) X(tile_h) X(tile_w) X(inverse_w) X(tiles_h) X(tiles)
+  X(edges) X(tile_h) X(tile_w) X(inverse_w) X(tiles_h) X(tiles_w) X(tiles) X(log2_step) X(out_tiles)
 // clang-format on
 
 enum class Param : std::uint8_t {
@@ -76,10 +76,10 @@ struct Variant {
   bool wide;                  // 64-bit offsets
   bool deep;                  // takes more input channels than block_in
   std::int32_t vector;        // output columns stored at once: divides the output's width
-  std::int32_t block_pixels;  // input pixels of a program,
-  std::int32_t block_rows;    // from so many rows
+  std::int32_t block_pixels;  // input pixels of a program
   std::int32_t block_out;     // output channels, or columns, of a program
   std::int32_t block_in;      // input channels of a step
+  std::int32_t stride;        // across; 0: any
   std::int32_t block_taps;    // kernel columns there is room for; 0: any number
   std::uint32_t warps;
   std::span<const Parameter> parameters;

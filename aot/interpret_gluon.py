@@ -1,0 +1,112 @@
+"""Gluon kernels in Triton's interpreter, which Triton 3.6 lacks: on one thread, layouts of registers
+mean nothing, and shared memory is an array. Only what this package's kernels use."""
+
+from __future__ import annotations
+
+import functools
+import types
+from typing import Any
+
+import numpy as np
+import triton.language as tl
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon._runtime import GluonJITFunction
+from triton.experimental.gluon.language.nvidia import ampere
+from triton.runtime import interpreter
+
+
+class SharedMemory:
+    """A view of shared memory: where each element of a tensor lies in one array."""
+
+    def __init__(self, memory: np.ndarray, first: int, dtype: Any, shape: Any, layout: Any):
+        self.memory, self.first, self.dtype, self.layout = memory, first, dtype, layout
+        self.shape = [int(size) for size in shape]
+
+    def positions(self) -> np.ndarray:
+        """Of the elements. Swizzling changes nothing that a kernel can tell."""
+        if not isinstance(self.layout, gl.PaddedSharedLayout):
+            return self.first + np.arange(np.prod(self.shape)).reshape(self.shape)
+        position = np.zeros(self.shape, np.int64)
+        index = np.indices(self.shape)
+        for bit, basis in enumerate(self.layout.offset_bases):
+            dim = int(np.flatnonzero(basis)[0])
+            position |= (index[dim] // basis[dim] & 1) << bit
+        gaps = self.layout.interval_padding_pairs
+        return self.first + position + sum(position // every * gap for every, gap in gaps)
+
+    def index(self, i: Any) -> SharedMemory:
+        i = int(i.handle.data.item()) if isinstance(i, tl.tensor) else int(i)
+        first = self.first + i * int(np.prod(self.shape[1:]))
+        return SharedMemory(self.memory, first, self.dtype, self.shape[1:], self.layout)
+
+    def slice(self, start: int, length: int, dim: int) -> SharedMemory:
+        return Slice(self, (slice(None),) * dim + (slice(start, start + length),))
+
+    def _reinterpret(self, dtype: Any, shape: Any, layout: Any) -> SharedMemory:
+        assert dtype == self.dtype
+        return SharedMemory(self.memory, self.first, dtype, shape, layout)
+
+    def load(self, layout: Any) -> tl.tensor:
+        data = self.memory[self.positions()]
+        handle = interpreter.TensorHandle(data, self.dtype)
+        return tl.tensor(handle, tl.block_type(self.dtype, list(data.shape)))
+
+    def store(self, value: tl.tensor) -> None:
+        positions = self.positions()
+        assert value.dtype == self.dtype and value.handle.data.shape == positions.shape
+        self.memory[positions] = value.handle.data
+
+
+class Slice(SharedMemory):
+    """Part of a view."""
+
+    def __init__(self, whole: SharedMemory, part: tuple[slice, ...]):
+        super().__init__(whole.memory, whole.first, whole.dtype, whole.shape, whole.layout)
+        self.part = part
+
+    def positions(self) -> np.ndarray:
+        return super().positions()[self.part]
+
+
+class Language:
+    """What kernels call `gl`."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(gl if name.endswith("Layout") else tl, name)
+
+    @staticmethod
+    def arange(start: int, end: int, layout: Any) -> tl.tensor:
+        return tl.arange(start, end)
+
+    @staticmethod
+    def zeros(shape: Any, dtype: Any, layout: Any) -> tl.tensor:
+        return tl.zeros(shape, dtype)
+
+    @staticmethod
+    def zeros_like(value: tl.tensor) -> tl.tensor:
+        return tl.zeros(value.shape, value.dtype)
+
+    @staticmethod
+    def allocate_shared_memory(dtype: Any, shape: Any, layout: Any) -> SharedMemory:
+        # Whatever is read before it is written is NaN.
+        memory = np.full(np.prod(shape) * dtype.primitive_bitwidth // 8, 0xFF, np.uint8)
+        return SharedMemory(memory.view(interpreter._get_np_dtype(dtype)), 0, dtype, shape, layout)
+
+
+def mma_v2(a: tl.tensor, b: tl.tensor, acc: tl.tensor) -> tl.tensor:
+    return tl.dot(a, b, acc)
+
+
+@functools.cache
+def interpreted(kernel: types.FunctionType) -> interpreter.InterpretedFunction:
+    """What `gluon.jit` decorates, for the interpreter; its module's other functions with it."""
+    names = dict(kernel.__globals__)
+    for name, value in kernel.__globals__.items():
+        if value is gl:
+            names[name] = Language()
+        elif value is ampere.mma_v2:
+            names[name] = mma_v2
+        elif isinstance(value, GluonJITFunction):
+            function = types.FunctionType(value.fn.__code__, names, value.fn.__name__)
+            names[name] = interpreter.InterpretedFunction(function)
+    return names[kernel.__name__]
