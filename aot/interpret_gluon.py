@@ -1,5 +1,6 @@
-"""Gluon kernels in Triton's interpreter, which Triton 3.6 lacks: on one thread, layouts of registers
-mean nothing, and shared memory is an array. Only what this package's kernels use."""
+"""Gluon kernels in Triton's interpreter, which Triton 3.6 lacks: where all is done at once, layouts
+of registers mean nothing, and shared memory is an array. Only what this package's kernels use.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +32,14 @@ class SharedMemory:
         for bit, basis in enumerate(self.layout.offset_bases):
             dim = int(np.flatnonzero(basis)[0])
             position |= (index[dim] // basis[dim] & 1) << bit
-        gaps = self.layout.interval_padding_pairs
-        return self.first + position + sum(position // every * gap for every, gap in gaps)
+        padded = self.first + position
+        for every, gap in self.layout.interval_padding_pairs:
+            padded += position // every * gap
+        return padded
 
     def index(self, i: Any) -> SharedMemory:
         i = int(i.handle.data.item()) if isinstance(i, tl.tensor) else int(i)
+        assert 0 <= i < self.shape[0]
         first = self.first + i * int(np.prod(self.shape[1:]))
         return SharedMemory(self.memory, first, self.dtype, self.shape[1:], self.layout)
 
@@ -53,7 +57,8 @@ class SharedMemory:
 
     def store(self, value: tl.tensor) -> None:
         positions = self.positions()
-        assert value.dtype == self.dtype and value.handle.data.shape == positions.shape
+        assert value.dtype == self.dtype
+        assert value.handle.data.shape == positions.shape
         self.memory[positions] = value.handle.data
 
 

@@ -198,7 +198,8 @@ def _pixel_shuffle() -> Iterator[Variant]:
 
 # By stride: between the rows of the shared image, and how much of one is stored at once. The pitch,
 # pixels * stride + gap, exceeds what is stored at once by a power of two.
-WIDE_IMAGES = {2: (64, 256), 3: (128, 256), 4: (256, 256), 5: (128, 256)}
+WIDE_IMAGES = {2: (64, 256), 3: (128, 256), 4: (256, 256), 5: (128, 256),
+               6: (512, 256), 7: (256, 128), 8: (256, 256)}  # fmt: skip
 NARROW_IMAGES = {2: (128, 128), 3: (64, 128), 4: (128, 128), 5: (64, 128),
                  6: (128, 256), 7: (64, 256), 8: (256, 256)}  # fmt: skip
 
@@ -225,7 +226,8 @@ def _single_tap_nchw() -> Iterator[Variant]:
                             ("WARPS", tile.warps),
                         ),
                         divisors=(("y", 16),),
-                        registers=(128, 168),  # four programs a multiprocessor, or three
+                        # Programs a multiprocessor: five, four or three.
+                        registers=(128, 168) if dtype == "f32" else (96, 128, 168),
                     )
 
 

@@ -58,8 +58,7 @@ Candidate candidate_nchw(const Variant& variant, const Problem& problem, int sms
   // next, and needs the pixels under them.
   const std::int64_t first = padding / stride, span = (out.w - 1 + padding) / stride - first + 1;
   const bool whole = span + halo <= variant.block_pixels;
-  const std::int64_t tile_w =
-      whole ? span : variant.block_pixels - halo - cdiv(sector - 1, stride);
+  const std::int64_t tile_w = whole ? span : variant.block_pixels - halo - cdiv(sector - 1, stride);
   // Planes of channels so far apart begin alike in a sector.
   const std::int64_t step = sector / std::gcd(sector, out.h * out.w);
   const std::int64_t channels = variant.block_out * step;

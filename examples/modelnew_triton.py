@@ -1,7 +1,8 @@
-"""The headline layer as one file: Triton kernels compiled just in time, and `class ModelNew`.
+"""The headline layer as one file: kernels compiled just in time, and `class ModelNew`.
 
 The kernels are those of the package (aot/kernels), word for word; tests/test_modelnew.py keeps them
-so. For layers with at most one tap per output and at most 64 input channels.
+so. They are in Gluon, which comes with Triton. For layers with at most one tap per output and at
+most 64 input channels.
 """
 
 from math import gcd
@@ -10,6 +11,9 @@ import torch
 import torch.nn as nn
 import triton
 import triton.language as tl
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.ampere import mma_v2
 
 
 @triton.jit
@@ -27,63 +31,96 @@ def _top_half(value):
 
 
 @triton.jit
-def split(value, PRECISION: tl.constexpr):
-    """Operands of `product`. fp32: three bf16 whose sum is `value` exactly; native: `value`."""
-    if PRECISION == "fp32":
+def split_input(value, PRECISION: tl.constexpr):
+    """Left operand of `split_product`: bf16 pieces, for fp32 three whose sum is `value` exactly.
+
+    What is not finite is all in the first.
+    """
+    high = value
+    middle = value
+    low = value
+    if PRECISION == "fp16":
+        high = value.to(tl.float16)
+    elif PRECISION != "native":
         high, rest = _top_half(value)
-        middle, rest = _top_half(rest)
-        low, rest = _top_half(rest)
-    else:
-        high = value
-        middle = value
-        low = value
+        rest = tl.where(rest == rest, rest, 0.0)
+        if PRECISION == "fp32":
+            middle, rest = _top_half(rest)
+            low, _ = _top_half(rest)
+        else:
+            middle = rest.to(tl.bfloat16)
     return high, middle, low
 
 
 @triton.jit
-def product(a, a_middle, a_low, b, b_middle, b_low, PRECISION: tl.constexpr):
-    """a @ b of operands that were split once and are used often."""
+def split_weight(value, PRECISION: tl.constexpr):
+    """Right operand of `split_product`, made so that no sum of products needs repair.
+
+    The left first piece may be infinite, and meets every piece of this: none is 0 where `value` is
+    not, nor of the other sign. It alone meets the last piece: there goes what is not finite.
+    """
+    high = value
+    middle = value
+    low = value
+    if PRECISION == "fp16":
+        high = value.to(tl.float16)
+    elif PRECISION != "native":
+        largest: tl.constexpr = 3.4028234663852886e38
+        tiny: tl.constexpr = 2.0**-32
+        finite = tl.clamp(value, -largest, largest)
+        high, rest = _top_half(finite)
+        if PRECISION == "fp32":
+            middle, rest = _top_half(rest + finite * tiny)
+            low, _ = _top_half(rest + value * tiny)
+        else:
+            middle = (rest + value * tiny).to(tl.bfloat16)
+    return high, middle, low
+
+
+@gluon.constexpr_function
+def spread(pixels, channels, stride, gap):
+    """[pixels, slots, channels]: pixels `stride` apart, channels their row and `gap` apart.
+
+    Paddings are powers of two; with several slots they make any stride. Only the first is used.
+    """
+    slots = 1 if stride - 1 & stride - 2 == 0 else min(4, 1 << stride.bit_length() - 1)
+    rest = stride - slots
+    gaps = [[1, rest]] if slots == 1 else [[1, rest >> 2], [2, rest >> 1 & 1], [slots, rest & 1]]
+    # Pairs of channels are 8 further apart: the tensor core's threads meet no bank twice.
+    rows = [[slots * pixels, gap], [2 * slots * pixels, 8]]
+    return gl.PaddedSharedLayout.with_identity_for(
+        [pair for pair in gaps if pair[1] > 0] + rows, [pixels, slots, channels], [1, 0, 2]
+    )
+
+
+@gluon.constexpr_function
+def gathered(shape, pitch):
+    """[channels, ..., columns] of the same memory, a row every `pitch`."""
+    width = shape[-1] * (shape[1] if len(shape) > 2 else 1)
+    rows = [[width, pitch - width], [2 * width, 8]]
+    order = list(range(len(shape)))[::-1]
+    return gl.PaddedSharedLayout.with_identity_for(rows, shape, order)
+
+
+@gluon.jit
+def _product(a, weights, tap: tl.constexpr, acc, RIGHT: tl.constexpr, PRECISION: tl.constexpr):
+    """acc + a @ weights of a tap, as `split_product`, in two chains of the tensor core."""
     if PRECISION == "fp32":
-        # What is left out is under 2^-22 of a product. Infinities have no parts: 0 * inf in a
-        # correction must not spoil them.
-        small = tl.dot(a_low, b)
-        small = tl.dot(a, b_low, small)
-        small = tl.dot(a_middle, b_middle, small)
-        small = tl.dot(a_middle, b, small)
-        small = tl.dot(a, b_middle, small)
-        acc = tl.dot(a, b, tl.where(small == small, small, 0.0))
+        high = weights[3 * tap].load(RIGHT)
+        middle = weights[3 * tap + 1].load(RIGHT)
+        low = weights[3 * tap + 2].load(RIGHT)
+        small = mma_v2(a[2], high, gl.zeros_like(acc))
+        acc = mma_v2(a[0], middle, acc)
+        small = mma_v2(a[0], low, small)
+        acc = mma_v2(a[1], high, acc)
+        small = mma_v2(a[1], middle, small)
+        acc = mma_v2(a[0], high, acc) + small
     else:
-        acc = tl.dot(a, b)
+        acc = mma_v2(a[0], weights[tap].load(RIGHT), acc)
     return acc
 
 
-@triton.jit
-def _pack(value):
-    """[rows, columns] to words of two neighbouring columns: half as many gathers."""
-    even, odd = tl.split(tl.reshape(value, (value.shape[0], value.shape[1] // 2, 2)))
-    if value.dtype == tl.float32:
-        low = even.to(tl.uint32, bitcast=True).to(tl.uint64)
-        high = odd.to(tl.uint32, bitcast=True).to(tl.uint64)
-        word = low | (high << 32)
-    else:
-        low = even.to(tl.uint16, bitcast=True).to(tl.uint32)
-        high = odd.to(tl.uint16, bitcast=True).to(tl.uint32)
-        word = low | (high << 16)
-    return word
-
-
-@triton.jit
-def _unpack(word, dtype: tl.constexpr):
-    if dtype == tl.float32:
-        even = word.to(tl.uint32).to(dtype, bitcast=True)
-        odd = (word >> 32).to(tl.uint32).to(dtype, bitcast=True)
-    else:
-        even = word.to(tl.uint16).to(dtype, bitcast=True)
-        odd = (word >> 16).to(tl.uint16).to(dtype, bitcast=True)
-    return even, odd
-
-
-@triton.jit
+@gluon.jit
 def single_tap_nchw(
     x,
     weight,  # [groups * group_in, kernel_h, kernel_w, group_out]
@@ -102,134 +139,221 @@ def single_tap_nchw(
     kernel_h,
     kernel_w,
     stride_h,
-    stride_w,
     padding_h,
     padding_w,
     dilation_h,
     dilation_w,
-    first_h,  # input rows, some outside the image, whose outputs are all of the output
-    span_h,
+    first_h,  # input rows and columns, some outside the image, whose outputs are all of the output
+    first_w,
     halo_w,  # input columns left of an output's own that its tap may reach
-    tile_w,  # output columns of a program
+    tile_w,  # input columns of a program whose outputs are complete
+    tiles_w,
+    log2_step,  # channels of a program are 2^this apart: their planes begin alike in a sector
+    out_tiles,  # programs for the channels of a group
     PRECISION: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,  # input columns x input rows of a program
-    BLOCK_ROWS: tl.constexpr,  # input rows of a program
+    BLOCK_PIXELS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
     BLOCK_IN: tl.constexpr,
-    TAPS: tl.constexpr,  # kernel columns, rounded up; more than them if outputs have no tap
+    STRIDE: tl.constexpr,  # across
+    TAPS: tl.constexpr,  # kernel columns, or more
+    GAP: tl.constexpr,  # between the rows of the shared image
+    COLUMNS: tl.constexpr,  # of it, stored at once; GAP and COLUMNS make its pitch
+    WARPS: tl.constexpr,
 ):
-    OUT_COLUMNS: tl.constexpr = 128
-    WIDTH: tl.constexpr = 32  # a warp stores pieces of 32 columns
-    IN_COLUMNS: tl.constexpr = BLOCK_PIXELS // BLOCK_ROWS
-    PAIRS: tl.constexpr = BLOCK_OUT // 2
-    PIECES: tl.constexpr = BLOCK_ROWS * (OUT_COLUMNS // WIDTH) * PAIRS
-    PRODUCTS: tl.constexpr = TAPS * BLOCK_OUT
     dtype: tl.constexpr = y.dtype.element_ty
+    VECTOR: tl.constexpr = 128 // dtype.primitive_bitwidth
+    SECTOR: tl.constexpr = 2 * VECTOR
+    PITCH: tl.constexpr = BLOCK_PIXELS * STRIDE + GAP
+    PIECES: tl.constexpr = 3 if PRECISION == "fp32" else 1
+    piece: tl.constexpr = gl.bfloat16 if PRECISION == "fp32" else x.dtype.element_ty
+
+    MMA: tl.constexpr = gl.NVMMADistributedLayout([2, 0], [WARPS, 1], [16, 8])
+    LEFT: tl.constexpr = gl.DotOperandLayout(0, MMA, 2)
+    RIGHT: tl.constexpr = gl.DotOperandLayout(1, MMA, 2)
+    LINES: tl.constexpr = gl.BlockedLayout([1, VECTOR], [1, 32], [WARPS, 1], [1, 0])
+    ENDS: tl.constexpr = gl.BlockedLayout(
+        [1, 1, 1], [32 // SECTOR, 1, SECTOR], [WARPS, 1, 1], [2, 1, 0]
+    )
+    WEIGHTS: tl.constexpr = gl.BlockedLayout(
+        [1, 2], [64 // BLOCK_OUT, BLOCK_OUT // 2], [WARPS, 1], [1, 0]
+    )
+    FLAT: tl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    ROWS: tl.constexpr = gl.SwizzledSharedLayout(8, 1, 1, [1, 0])
+    SPREAD: tl.constexpr = spread(BLOCK_PIXELS, BLOCK_OUT, STRIDE, GAP)
+    LONG: tl.constexpr = gathered([BLOCK_OUT, COLUMNS], PITCH)
+    SHORT: tl.constexpr = gathered([BLOCK_OUT, COLUMNS // SECTOR, SECTOR], PITCH)
 
     # Neighbouring programs write neighbouring columns, then rows, then channels.
-    program = tl.program_id(0)
-    tiles_w = tl.cdiv(out_w, tile_w)
-    first_column = program % tiles_w * tile_w
-    program = program // tiles_w
-    tiles_h = tl.cdiv(span_h, BLOCK_ROWS)
-    i_h = first_h + program % tiles_h * BLOCK_ROWS
-    program = program // tiles_h
-    out_tiles = tl.cdiv(group_out, BLOCK_OUT)
-    first_out = program % out_tiles * BLOCK_OUT
-    program = program // out_tiles
-    group = program % groups
-    n = (program // groups).to(tl.int64)
+    tile = 0
+    i_h = gl.program_id(0)
+    if tiles_w > 1:
+        tile = i_h % tiles_w
+        i_h = i_h // tiles_w
+    i_h += first_h
+    group = 0
+    out_tile = gl.program_id(1)
+    if groups > 1:
+        group = out_tile // out_tiles
+        out_tile = out_tile % out_tiles
+    n = gl.program_id(2).to(gl.int64)
+    step = 1 << log2_step
+    first_out = (out_tile >> log2_step) * (BLOCK_OUT * step) + (out_tile & (step - 1))
+    outs = group_out - first_out
     plane = out_h * out_w
-    y += ((n * groups + group) * group_out + first_out) * plane + first_column
+    origin = ((n * groups + group) * group_out + first_out) * plane
+    lead = (origin & (SECTOR - 1)).to(gl.int32)  # y starts a sector so far before this plane
+    y += gl.multiple_of(origin - lead, SECTOR)
+    bias += group * group_out + first_out
+    first_pixel = first_w + tile * tile_w
+    first_column = first_pixel * STRIDE - padding_w
 
-    # The output tile is [PIECES, WIDTH]; a piece is (input row, columns, pair of channels).
-    piece = tl.arange(0, PIECES)[:, None]
-    pair = piece % PAIRS
-    column = piece // PAIRS % (OUT_COLUMNS // WIDTH) * WIDTH + tl.arange(0, WIDTH)[None, :]
-    row = piece // (PAIRS * (OUT_COLUMNS // WIDTH))
-    y_tile = pair * (2 * plane) + row * (stride_h * out_w) + column
-    in_tile = (column < tile_w) & (first_column + column < out_w)
-    even_stored = in_tile & (first_out + 2 * pair < group_out)
-    odd_stored = in_tile & (first_out + 2 * pair + 1 < group_out)
-    first_row = i_h * stride_h - padding_h
-    o_h = first_row + row * stride_h
+    # The input, [pixels, channels].
+    plane_in = in_h * in_w
+    p = gl.arange(0, BLOCK_PIXELS, layout=gl.SliceLayout(1, LEFT))
+    k = gl.arange(0, BLOCK_IN, layout=gl.SliceLayout(0, LEFT))
+    x += (n * groups + group) * group_in * plane_in + i_h * in_w + first_pixel
+    left_end = gl.where((i_h >= 0) & (i_h < in_h), -first_pixel, BLOCK_PIXELS)
+    right_end = in_w - first_pixel
+    in_image = (p >= left_end) & (p < right_end)
+    in_x = in_image[:, None] & (k < group_in)[None, :]
+    a = gl.load((x + k * plane_in)[None, :] + p[:, None], mask=in_x, other=0.0)
+    a = split_input(a, PRECISION)
 
-    # The input tile [channels, pixels] starts halo_w left of the first output column's own.
-    padded = first_column + padding_w
-    k = tl.arange(0, BLOCK_IN)
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    x_w = padded // stride_w - halo_w + pixel % IN_COLUMNS
-    x_h = i_h + pixel // IN_COLUMNS
-    inside = (x_w >= 0) & (x_w < in_w) & (x_h >= 0) & (x_h < in_h)
-    x += (n * groups + group) * group_in * (in_h * in_w)
-    x_tile = (k * (in_h * in_w))[:, None] + (x_h * in_w + x_w)[None, :]
-    a = tl.load(x + x_tile, mask=inside[None, :] & (k < group_in)[:, None], other=0.0)
-    a, a_middle, a_low = split(a, PRECISION)
-
-    # Products are (kernel column, channel).
-    p = tl.arange(0, PRODUCTS)
-    out = first_out + p % BLOCK_OUT
+    # A tap's weights, [channels in, channels out].
     taps = kernel_h * kernel_w
-    weight += (group * group_in).to(tl.int64) * taps * group_out
-    w_tile = (k * (taps * group_out))[:, None] + (p // BLOCK_OUT * group_out + out)[None, :]
-    is_tap = p // BLOCK_OUT < kernel_w
-    in_weight = (is_tap & (out < group_out))[None, :] & (k < group_in)[:, None]
-    has_bias = has_bias != 0
-    offsets = group * group_out + out
-    b_products = tl.load(bias + offsets, mask=(out < group_out) & has_bias, other=0.0)
+    weight += (group * group_in).to(gl.int64) * (taps * group_out) + first_out
+    w_in = gl.arange(0, BLOCK_IN, layout=gl.SliceLayout(1, WEIGHTS))[:, None]
+    w_out = gl.arange(0, BLOCK_OUT, layout=gl.SliceLayout(0, WEIGHTS))[None, :] * step
+    w_tile = w_in * (taps * group_out) + w_out
+    in_weight = (w_in < group_in) & (w_out < outs)
 
-    # Where each output column finds its product: in (kernel column, input column) of its tap; a
-    # column without one in the last kernel column, which is no tap's. Columns are few: 16-bit
-    # reciprocals divide by the stride exactly.
-    reciprocal = (65535 + stride_w) // stride_w
-    shifted = padded % stride_w + column
-    own = (shifted * reciprocal) >> 16
-    residue = shifted - own * stride_w
-    tap = tap_of(taps_w, residue)
-    left = ((tap * dilation_w - residue) * reciprocal) >> 16
-    found = (tap < kernel_w) & (column < tile_w)
-    source = tl.where(found, own - left + halo_w, 0) + row * IN_COLUMNS
-    product_pair = tl.where(found, tap, TAPS - 1) * PAIRS + pair
-    # Words lie as [pair / 2, pixel / 8, pair % 2, pixel % 8]: few bank conflicts, both ways.
-    index = product_pair // 2 * (2 * BLOCK_PIXELS) + source // 8 * 16
-    index = tl.reshape(index + product_pair % 2 * 8 + source % 8, (PIECES * WIDTH,))
+    # Its products, [pixels, channels].
+    q = gl.arange(0, BLOCK_PIXELS, layout=gl.SliceLayout(1, MMA))
+    out = gl.arange(0, BLOCK_OUT, layout=gl.SliceLayout(0, MMA)) * step
+    has_product = ((q >= left_end) & (q < right_end))[:, None]
+    plain = gl.load(bias + out, mask=(out < outs) & (has_bias != 0), other=0.0).to(gl.float32)
+    plain = plain[None, :] + gl.zeros([BLOCK_PIXELS, BLOCK_OUT], gl.float32, MMA)
 
-    for tap_h in range(kernel_h):
-        w = tl.load(weight + tap_h * (kernel_w * group_out) + w_tile, mask=in_weight, other=0.0)
-        w, w_middle, w_low = split(w, PRECISION)
-        acc = product(
-            tl.trans(a), tl.trans(a_middle), tl.trans(a_low), w, w_middle, w_low, PRECISION
-        )
-        # Not all of zero weights: 0 * inf is not 0.
-        acc = tl.where(is_tap[None, :], acc, 0.0) + b_products.to(tl.float32)[None, :]
-        word = _pack(acc.to(dtype))
-        word = tl.reshape(word, (BLOCK_PIXELS // 8, 8, PRODUCTS // 4, 2))
-        word = tl.reshape(tl.permute(word, (2, 0, 3, 1)), (BLOCK_PIXELS * PRODUCTS // 2,))
-        even, odd = _unpack(tl.reshape(tl.gather(word, index, 0), (PIECES, WIDTH)), dtype)
-        down = tap_h * dilation_h
-        in_image = (o_h + down >= 0) & (o_h + down < out_h)
-        target = y + (first_row + down) * out_w + y_tile
-        tl.store(target, even, mask=even_stored & in_image)
-        tl.store(target + plane, odd, mask=odd_stored & in_image)
+    # Of a row of the shared image, [channels, columns]: most of it, and a sector at either end.
+    ELEMENTS: tl.constexpr = BLOCK_OUT * PITCH + BLOCK_OUT // 2 * 8 + COLUMNS
+    image = gl.allocate_shared_memory(dtype, [ELEMENTS, 1], FLAT)
+    y_step = gl.multiple_of(step * plane, SECTOR)
+    channel = gl.arange(0, BLOCK_OUT, layout=gl.SliceLayout(1, LINES))
+    column = gl.arange(0, COLUMNS, layout=gl.SliceLayout(0, LINES))
+    stored = channel * step < outs
+    empty = gl.load(bias + channel * step, mask=stored & (has_bias != 0), other=0.0).to(dtype)
+    empty = empty[:, None] + gl.zeros([BLOCK_OUT, COLUMNS], dtype, LINES)
+    sector = gl.where(stored[:, None], column[None, :] // SECTOR, -65536)
+    y_lines = y_step * channel
+    channel = gl.arange(0, BLOCK_OUT, layout=gl.SliceLayout(1, gl.SliceLayout(2, ENDS)))
+    end_column = gl.arange(0, SECTOR, layout=gl.SliceLayout(0, gl.SliceLayout(1, ENDS)))
+    end_stored = (channel * step < outs)[:, None, None]
+    end_mask = (channel * step < outs) & (has_bias != 0)
+    end_empty = gl.load(bias + channel * step, mask=end_mask, other=0.0).to(dtype)
+    end_empty = end_empty[:, None, None] + gl.zeros([BLOCK_OUT, 1, SECTOR], dtype, ENDS)
+    y_ends = (y_step * channel)[:, None, None] + end_column[None, None, :]
 
-    # Rows without a tap are bias.
-    channel = group * group_out + first_out + 2 * pair
-    even = tl.load(bias + channel, mask=(first_out + 2 * pair < group_out) & has_bias, other=0.0)
-    odd = tl.load(
-        bias + channel + 1, mask=(first_out + 2 * pair + 1 < group_out) & has_bias, other=0.0
-    )
-    even = tl.broadcast_to(even.to(dtype), (PIECES, WIDTH))
-    odd = tl.broadcast_to(odd.to(dtype), (PIECES, WIDTH))
-    for residue_h in range(stride_h):
-        if tap_of(taps_h, residue_h) >= kernel_h:
-            in_image = (o_h + residue_h >= 0) & (o_h + residue_h < out_h)
-            target = y + (first_row + residue_h) * out_w + y_tile
-            tl.store(target, even, mask=even_stored & in_image)
-            tl.store(target + plane, odd, mask=odd_stored & in_image)
+    weights = ()
+    for _ in gl.static_range(TAPS * PIECES):
+        weights += (gl.allocate_shared_memory(piece, [BLOCK_IN, BLOCK_OUT], ROWS),)
+
+    for residue in range(stride_h):
+        tap_h = tap_of(taps_h, residue)
+        tapped = tap_h < kernel_h
+        o_h = i_h * stride_h - padding_h + gl.where(tapped, tap_h * dilation_h, residue)
+        if (o_h >= 0) & (o_h < out_h):
+            # From here on a position counts outputs from where y starts. What a program stores
+            # begins and ends on a sector where it can: all but between two rows with taps, and at
+            # the ends of a plane. A row with taps takes sectors shared with one that has none.
+            row = lead + o_h * out_w
+            row_end = row + out_w
+            base = gl.multiple_of((row + first_column) & -SECTOR, SECTOR)  # maybe negative
+            shift = row + first_column - base
+            above = tap_of(taps_h, gl.where(residue > 0, residue, stride_h) - 1) < kernel_h
+            below = tap_of(taps_h, gl.where(residue + 1 < stride_h, residue + 1, 0)) < kernel_h
+            start = (row + gl.where(tapped, 0, SECTOR - 1)) // SECTOR * SECTOR
+            start = gl.where((tapped & above) | (o_h == 0), row, start)
+            end = (row_end + gl.where(below, 0, SECTOR - 1)) // SECTOR * SECTOR
+            end = gl.where((tapped & below) | (o_h == out_h - 1), row_end, end)
+            complete = row + first_column + halo_w * STRIDE + SECTOR - 1
+            if tile > 0:
+                start = complete // SECTOR * SECTOR
+            if tile < tiles_w - 1:
+                end = (complete + tile_w * STRIDE) // SECTOR * SECTOR
+
+            row -= base
+            row_end -= base
+            start -= base
+            end -= base
+            first = (gl.maximum(row, start) + SECTOR - 1) // SECTOR  # whole sectors of this row
+            last = gl.minimum(row_end, end) // SECTOR
+            target = (y + base + y_lines)[:, None] + column[None, :]
+            LINES_A_ROW: tl.constexpr = (BLOCK_PIXELS * STRIDE + 2 * SECTOR - 1) // COLUMNS + 1
+
+            if tapped:
+                for tap in gl.static_range(TAPS):
+                    w_tap = weight + ((tap_h * kernel_w + tap) * group_out + w_tile)
+                    w = gl.load(w_tap, mask=in_weight & (tap < kernel_w), other=0.0)
+                    w = split_weight(w, PRECISION)
+                    for i in gl.static_range(PIECES):
+                        weights[tap * PIECES + i].store(w[i])
+                for slot in gl.static_range(STRIDE):
+                    if tap_of(taps_w, slot) >= kernel_w:
+                        _spread_out(image, shift + slot, plain, SPREAD)
+                for tap in gl.static_range(TAPS):
+                    if tap < kernel_w:
+                        value = _product(a, weights, tap, plain, RIGHT, PRECISION)
+                        value = gl.where(has_product, value, plain)
+                        _spread_out(image, shift + tap * dilation_w, value, SPREAD)
+                for i in gl.static_range(LINES_A_ROW):
+                    number = sector + i * (COLUMNS // SECTOR)
+                    line = _sector(image, i * (COLUMNS // SECTOR), SECTOR, LONG).load(LINES)
+                    gl.store(target + i * COLUMNS, line, mask=(number >= first) & (number < last))
+            else:
+                for i in gl.static_range(LINES_A_ROW):
+                    number = sector + i * (COLUMNS // SECTOR)
+                    gl.store(target + i * COLUMNS, empty, mask=(number >= first) & (number < last))
+            if start < first * SECTOR:
+                in_end = end_stored & _within(first - 1, end_column, SECTOR, start, end)
+                in_row = tapped & _within(first - 1, end_column, SECTOR, row, row_end)
+                end_value = gl.where(in_row, _end(image, first - 1, SECTOR, SHORT, ENDS), end_empty)
+                gl.store(y + (base + (first - 1) * SECTOR + y_ends), end_value, mask=in_end)
+            if last * SECTOR < end:
+                in_end = end_stored & _within(last, end_column, SECTOR, start, end)
+                in_row = tapped & _within(last, end_column, SECTOR, row, row_end)
+                end_value = gl.where(in_row, _end(image, last, SECTOR, SHORT, ENDS), end_empty)
+                gl.store(y + (base + last * SECTOR + y_ends), end_value, mask=in_end)
+
+
+@gluon.jit
+def _spread_out(image, position, value, SPREAD: tl.constexpr):
+    """Store [pixels, channels] to the shared image, the first pixel's at `position`."""
+    view = image.index(position)._reinterpret(image.dtype, SPREAD.shape, SPREAD)
+    value = value.to(image.dtype)
+    view.slice(0, 1, 1).store(value.reshape([value.shape[0], 1, value.shape[1]]))
+
+
+@gluon.jit
+def _sector(image, number, SECTOR: tl.constexpr, LAYOUT: tl.constexpr):
+    """A view of the shared image from a sector on."""
+    FLAT: tl.constexpr = image.layout
+    sectors = image._reinterpret(image.dtype, [image.shape[0] // SECTOR, SECTOR], FLAT)
+    return sectors.index(number)._reinterpret(image.dtype, LAYOUT.shape, LAYOUT)
+
+
+@gluon.jit
+def _end(image, number, SECTOR: tl.constexpr, SHORT: tl.constexpr, ENDS: tl.constexpr):
+    return _sector(image, number, SECTOR, SHORT).slice(0, 1, 1).load(ENDS)
+
+
+@gluon.jit
+def _within(number, column, SECTOR: tl.constexpr, start, end):
+    position = number * SECTOR + column
+    return ((position >= start) & (position < end))[None, None, :]
 
 
 def single_taps(out, kernel, stride, padding, dilation):
-    """(table of taps, first input, inputs, halo, tapless) of one axis; see csrc/arguments.hpp."""
+    """(table of taps, first input, inputs, halo) of one axis; see csrc/arguments.hpp."""
     step = gcd(stride, dilation)
     if kernel * step > stride or stride > 16:
         raise NotImplementedError(
@@ -242,15 +366,15 @@ def single_taps(out, kernel, stride, padding, dilation):
     first = min(-((reach - padding) // stride) for reach in reaches)
     last = max((out - 1 + padding - reach) // stride for reach in reaches)
     halo = max(tap * dilation // stride for tap in range(kernel))
-    return table - (table >> 63 << 64), first, last - first + 1, halo, kernel < stride
+    return table - (table >> 63 << 64), first, last - first + 1, halo
 
 
-def columns_of_a_tile(in_columns, halo, stride, padding):
-    """Output columns whose taps lie in `in_columns` input columns; see csrc/single_tap.cpp."""
-    whole = min(128, stride * (in_columns - halo))
-    if padding % stride == 0 and whole % stride == 0 and whole % 32 == 0:
-        return whole
-    return min(128, stride * (in_columns - halo - 1) + 1) // 32 * 32
+# By stride: between the rows of the shared image, and how much of one is stored at once; see
+# aot/variants.py.
+WIDE_IMAGES = {2: (64, 256), 3: (128, 256), 4: (256, 256), 5: (128, 256),
+               6: (512, 256), 7: (256, 128), 8: (256, 256)}  # fmt: skip
+NARROW_IMAGES = {2: (128, 128), 3: (64, 128), 4: (128, 128), 5: (64, 128),
+                 6: (128, 256), 7: (64, 256), 8: (256, 256)}  # fmt: skip
 
 
 def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
@@ -259,24 +383,44 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
     _, out_channels, kernel_h, kernel_w = weight.shape
     out_h = (in_h - 1) * sh - 2 * ph + dh * (kernel_h - 1) + 1
     out_w = (in_w - 1) * sw - 2 * pw + dw * (kernel_w - 1) + 1
-    taps_h, first_h, span_h, _, _ = single_taps(out_h, kernel_h, sh, ph, dh)
-    taps_w, _, _, halo_w, tapless = single_taps(out_w, kernel_w, sw, pw, dw)
-    taps = max(2, triton.next_power_of_2(kernel_w + tapless))
-    # Two input rows a program where their columns give a whole tile of output.
-    rows = 2 if columns_of_a_tile(32, halo_w, sw, pw) == 128 else 1
-    tile_w = columns_of_a_tile(64 // rows, halo_w, sw, pw)
-    if in_channels > 64 or taps > 8 or tile_w == 0:
+    taps_h, first_h, span_h, _ = single_taps(out_h, kernel_h, sh, ph, dh)
+    taps_w, _, _, halo_w = single_taps(out_w, kernel_w, sw, pw, dw)
+    sector = 32 // x.element_size()
+    # As csrc/single_tap.cpp plans it. Planes of channels `step` apart begin alike in a sector.
+    step = sector // gcd(sector, out_h * out_w)
+    channels = 8 * step
+    if (
+        not 2 <= sw <= 8
+        or in_channels > 64
+        or halo_w * sw > 48
+        or out_w < sector
+        or (channels + 1) * out_h * out_w >= 2**31
+        or 65 * in_h * in_w >= 2**31
+    ):
         raise NotImplementedError(
-            "conv_transpose2d: expected at most 64 input channels and 8 taps across, got "
-            f"{in_channels} channels, kernel_size {kernel_w}, stride {sw}, dilation {dw}"
+            "conv_transpose2d: expected 2 <= stride <= 8, at most 64 input channels, taps that "
+            f"reach at most 48 columns, and {sector} columns or more, in planes of 32-bit offsets; "
+            f"got kernel_size {kernel_w}, stride {sw}, dilation {dw}, {in_channels} channels, "
+            f"input {in_h}x{in_w}, output {out_h}x{out_w}"
         )
-    block_out = 64 // taps
+    before = (out_channels - 1) // channels
+    out_tiles = before * step + min(step, out_channels - before * channels)
+
+    wide = in_channels <= 32
+    pixels, block_in = (128, 32) if wide else (64, 64)
+    gap, columns = WIDE_IMAGES[sw] if wide else NARROW_IMAGES[sw]
+    # Input columns that own outputs; unless one program has them all, it shares sectors with the
+    # next, and needs the pixels under them.
+    first_w = pw // sw
+    span_w = (out_w - 1 + pw) // sw - first_w + 1
+    whole = span_w + halo_w <= pixels
+    tile_w = span_w if whole else pixels - halo_w - triton.cdiv(sector - 1, sw)
+    tiles_w = triton.cdiv(span_w, tile_w)
+
     x = x.contiguous()
     weight = weight.permute(0, 2, 3, 1).contiguous()
     y = torch.empty(batch, out_channels, out_h, out_w, device=x.device, dtype=x.dtype)
-    tiles = triton.cdiv(out_w, tile_w) * triton.cdiv(span_h, rows)
-    grid = (tiles * triton.cdiv(out_channels, block_out) * batch,)
-    single_tap_nchw[grid](
+    single_tap_nchw[tiles_w * span_h, out_tiles, batch](
         x,
         weight,
         x if bias is None else bias,
@@ -294,23 +438,29 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
         kernel_h,
         kernel_w,
         sh,
-        sw,
         ph,
         pw,
         dh,
         dw,
         first_h,
-        span_h,
+        first_w - halo_w,
         halo_w,
         tile_w,
+        tiles_w,
+        step.bit_length() - 1,
+        out_tiles,
         PRECISION="fp32" if x.dtype == torch.float32 else "native",
-        BLOCK_PIXELS=64,
-        BLOCK_ROWS=rows,
-        BLOCK_OUT=block_out,
-        BLOCK_IN=32 if in_channels <= 32 else 64,
-        TAPS=taps,
+        BLOCK_PIXELS=pixels,
+        BLOCK_OUT=8,
+        BLOCK_IN=block_in,
+        STRIDE=sw,
+        TAPS=3 if kernel_w <= 3 < sw else sw,
+        GAP=gap,
+        COLUMNS=columns,
+        WARPS=4,
         num_warps=4,
         num_stages=1,
+        maxnreg=128 if x.dtype == torch.float32 else 96,  # four programs a multiprocessor, or five
     )
     return y
 

@@ -12,6 +12,7 @@ from tests.reference import DTYPES, assert_close, reference
 
 ARCH = 89 if 89 in _C.architectures("cubin") else _C.architectures("cubin")[0]
 VARIANTS = variants()
+AROUND = 1024  # elements before and after an output that nobody may touch
 
 LAYERS = [
     Layer(2, 5, 7, (4, 6), (3, 3), (2, 2), (1, 1), (1, 1), bias=True, why="odd channels"),
@@ -42,6 +43,10 @@ LAYERS = [
     Layer(4, 8, 72, (9, 7), (2, 3), (3, 4), (4, 5), (1, 0), (2, 3), groups=2, bias=True,
           why="programs with tiles of two images, two tiles of channels"),
     Layer(3, 16, 8, (9, 11), (1, 2), (2, 2), (5, 4), bias=True, why="inputs that own no output"),
+    Layer(1, 4, 18, (2, 140), (2, 3), (3, 5), (1, 1), bias=True, why="two tiles a row, odd planes"),
+    Layer(1, 4, 8, (2, 150), (2, 2), (2, 3), (1, 2), (0, 0), (3, 5), why="tiles that share inputs"),
+    Layer(1, 33, 8, (2, 70), (1, 5), (2, 7), (0, 3), bias=True, why="33 channels, a narrow tile"),
+    Layer(1, 3, 3, (1, 20), (1, 4), (1, 6), bias=True, why="no rows below or above"),
 ]  # fmt: skip
 
 
@@ -57,10 +62,13 @@ def check(layer, dtype="f32", precision="fp32", layout="nchw"):
     expected = reference(x, weight, bias, layer)
     # The interpreter truncates to bf16 where a GPU rounds: its sums are read in fp32.
     out = "f32" if dtype == "bf16" else dtype
-    y = torch.full(expected.shape, float("nan"), dtype=DTYPES[out])
-    y = y.contiguous(memory_format=memory_format)
+    memory = torch.full((expected.numel() + 2 * AROUND,), 7.0, dtype=DTYPES[out])
+    strides = expected.contiguous(memory_format=memory_format).stride()
+    y = memory[AROUND:-AROUND].as_strided(expected.shape, strides).fill_(float("nan"))
     x = x.contiguous(memory_format=memory_format)
     launch(chosen, variant, x, weight.permute(0, 2, 3, 1).contiguous(), bias, y)
+    assert (memory[:AROUND] == 7).all()
+    assert (memory[-AROUND:] == 7).all()
     assert_close(y, expected, out, precision)
 
 
@@ -126,15 +134,16 @@ def test_channels_over_a_step(layout):
 )
 def test_nan_and_infinity_reach_the_output(family, kernel, added, layout, precision):
     stride = 1 + added  # an output_padding has to be under it
-    layer = Layer(1, 16, 16, (2, 2), (1, kernel), (1, stride), output_padding=(0, added))
+    layer = Layer(1, 16, 16, (2, 4), (1, kernel), (1, stride), output_padding=(0, added))
     memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
-    x = torch.zeros(1, 16, 2, 2).contiguous(memory_format=memory_format)
+    x = torch.zeros(1, 16, 2, 4).contiguous(memory_format=memory_format)
     x[0, 0, 0, 0] = float("nan")
     x[0, 0, 1, 1] = float("inf")
     chosen = _C.plan(layer.problem("f32", precision, layout), _C.Target(ARCH))
     variant = VARIANTS[chosen.variant]
     assert variant["family"] == family
-    y = torch.zeros(1, 16, 2, stride + kernel + added).contiguous(memory_format=memory_format)
+    y = torch.zeros(1, 16, 2, 3 * stride + kernel + added)
+    y = y.contiguous(memory_format=memory_format)
     launch(chosen, variant, x, torch.ones(16, 1, kernel, 16), None, y)
     assert y[0, :, 0, 0].isnan().all()
     assert y[0, :, 1, stride].isposinf().all()
@@ -145,27 +154,29 @@ def test_nan_and_infinity_reach_the_output(family, kernel, added, layout, precis
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("dtype", ["f32", "f16"])
 def test_outputs_without_a_tap_are_bias_whatever_the_input(dtype, layout):
-    layer = Layer(1, 16, 16, (2, 5), (2, 2), (3, 3), bias=True)
+    layer = Layer(1, 16, 16, (2, 6), (2, 2), (3, 3), bias=True)
     memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
-    x = torch.full((1, 16, 2, 5), float("inf"), dtype=DTYPES[dtype])
+    x = torch.full((1, 16, 2, 6), float("inf"), dtype=DTYPES[dtype])
     x = x.contiguous(memory_format=memory_format)
     chosen = _C.plan(layer.problem(dtype, "fp32", layout), _C.Target(ARCH))
     variant = VARIANTS[chosen.variant]
     assert variant["family"] == f"single_tap_{layout}"
-    y = torch.zeros(1, 16, 5, 14, dtype=x.dtype).contiguous(memory_format=memory_format)
+    y = torch.zeros(1, 16, 5, 17, dtype=x.dtype).contiguous(memory_format=memory_format)
     launch(chosen, variant, x, torch.ones(16, 2, 2, 16, dtype=x.dtype), torch.ones(16).to(x), y)
-    untapped = torch.zeros(5, 14, dtype=torch.bool)
+    untapped = torch.zeros(5, 17, dtype=torch.bool)
     untapped[2::3], untapped[:, 2::3] = True, True
     assert (y[..., untapped] == 1).all()
     assert y[..., ~untapped].isposinf().all()
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("dtype", ["f32", "f16"])
-def test_infinite_and_nan_operands(dtype):
+def test_infinite_and_nan_operands(dtype, layout):
     """What is not finite is where fp64 has it; so is 0 * inf."""
-    layer = Layer(2, 8, 16, (3, 4), (2, 2), (3, 2), (1, 0))
-    x = torch.randn(2, 8, 3, 4).to(DTYPES[dtype])
+    memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
+    layer = Layer(2, 8, 16, (3, 9), (2, 2), (3, 2), (1, 0))
+    x = torch.randn(2, 8, 3, 9).to(DTYPES[dtype])
     weight = torch.randn(8, 16, 2, 2).bfloat16().to(DTYPES[dtype])  # their rests are 0
     inf, nan = float("inf"), float("nan")
     for i, special in enumerate([inf, -inf, nan, 0.0]):
@@ -173,10 +184,10 @@ def test_infinite_and_nan_operands(dtype):
         weight[i, 3 * i] = special
         weight[7 - i, 15 - i, i % 2, i // 2] = special
     expected = reference(x, weight, None, layer)
-    chosen = _C.plan(layer.problem(dtype, "fp32", "nhwc"), _C.Target(ARCH))
-    assert VARIANTS[chosen.variant]["family"] == "single_tap_nhwc"
-    y = torch.zeros(expected.shape, dtype=x.dtype).contiguous(memory_format=torch.channels_last)
-    x = x.contiguous(memory_format=torch.channels_last)
+    chosen = _C.plan(layer.problem(dtype, "fp32", layout), _C.Target(ARCH))
+    assert VARIANTS[chosen.variant]["family"] == f"single_tap_{layout}"
+    y = torch.zeros(expected.shape, dtype=x.dtype).contiguous(memory_format=memory_format)
+    x = x.contiguous(memory_format=memory_format)
     packed = weight.permute(0, 2, 3, 1).contiguous()
     launch(chosen, VARIANTS[chosen.variant], x, packed, None, y)
     finite = expected.isfinite()

@@ -1,7 +1,6 @@
 """Planning is pure: every rule is checked here, without a GPU."""
 
 import math
-import re
 from dataclasses import replace
 
 import pytest
@@ -91,13 +90,40 @@ def test_a_wide_tile_is_taken_where_it_is_filled(layer):
     assert constants["BLOCK_OUT"] == (64 if layer.out_channels == 512 else 32)
 
 
-def test_stores_are_as_wide_as_the_rows_allow():
-    def vector(out_w, dtype):
-        layer = Layer(1, 16, 16, (4, out_w // 2), (2, 2), (2, 2), output_padding=(0, out_w % 2))
-        return re.search(r"v(\d)_", plan(layer, dtype=dtype).variant)[1]
+@pytest.mark.parametrize(
+    ("change", "family"),
+    [
+        ({}, "single_tap_nchw"),
+        ({"in_channels": 64}, "single_tap_nchw"),
+        ({"in_channels": 65}, "phase"),  # more than a program holds
+        ({"stride": (5, 8)}, "single_tap_nchw"),
+        ({"stride": (17, 5)}, "phase"),
+        ({"stride": (5, 9)}, "phase"),  # no image in shared memory is so sparse
+        ({"dilation": (2, 2)}, "single_tap_nchw"),
+        ({"dilation": (2, 27), "size": (5, 20)}, "phase"),  # taps reach into the next row of it
+        ({"size": (5, 1), "padding": (0, 0)}, "phase"),  # rows shorter than a sector
+    ],
+)
+def test_what_single_tap_nchw_serves(change, family):
+    layer = replace(Layer(2, 32, 16, (5, 7), (3, 3), (5, 5), (1, 1)), **change)
+    assert VARIANTS[plan(layer).variant]["family"] == family
 
-    assert [vector(width, "f32") for width in (64, 62, 61)] == ["4", "2", "1"]
-    assert [vector(width, "f16") for width in (64, 60, 61)] == ["8", "2", "1"]
+
+def test_channels_of_a_program_are_planes_that_begin_alike_in_a_sector():
+    def step(size, dtype):
+        return 1 << plan(Layer(1, 8, 64, size, (3, 3), (5, 5)), dtype=dtype).arguments["log2_step"]
+
+    # Planes of 13 x 23, 13 x 38, 18 x 38, 8 x 48 outputs.
+    sizes = [(3, 5), (3, 8), (4, 8), (2, 10)]
+    assert [step(size, "f32") for size in sizes] == [8, 4, 2, 1]
+    assert [step(size, "f16") for size in sizes] == [16, 8, 4, 1]
+
+
+def test_rows_of_the_shared_image_are_apart_enough():
+    for variant in VARIANTS.values():
+        if variant["family"] == "single_tap_nchw":
+            # csrc/single_tap.cpp, kReach, and a sector of 16-bit outputs
+            assert variant["constants"]["GAP"] >= 48 + 16
 
 
 def test_plan_is_deterministic_and_prints_itself():

@@ -207,7 +207,7 @@ def single_tap_nchw(
             # the ends of a plane. A row with taps takes sectors shared with one that has none.
             row = lead + o_h * out_w
             row_end = row + out_w
-            base = (row + first_column) // SECTOR * SECTOR
+            base = gl.multiple_of((row + first_column) & -SECTOR, SECTOR)  # maybe negative
             shift = row + first_column - base
             above = tap_of(taps_h, gl.where(residue > 0, residue, stride_h) - 1) < kernel_h
             below = tap_of(taps_h, gl.where(residue + 1 < stride_h, residue + 1, 0)) < kernel_h
