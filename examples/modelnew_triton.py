@@ -316,13 +316,15 @@ def single_tap_nchw(
             if start < first * SECTOR:
                 in_end = end_stored & _within(first - 1, end_column, SECTOR, start, end)
                 in_row = tapped & _within(first - 1, end_column, SECTOR, row, row_end)
-                end_value = gl.where(in_row, _end(image, first - 1, SECTOR, SHORT, ENDS), end_empty)
-                gl.store(y + (base + (first - 1) * SECTOR + y_ends), end_value, mask=in_end)
+                shared = _shared_end(image, first - 1, SECTOR, SHORT, ENDS)
+                position = base + (first - 1) * SECTOR + y_ends
+                gl.store(y + position, gl.where(in_row, shared, end_empty), mask=in_end)
             if last * SECTOR < end:
                 in_end = end_stored & _within(last, end_column, SECTOR, start, end)
                 in_row = tapped & _within(last, end_column, SECTOR, row, row_end)
-                end_value = gl.where(in_row, _end(image, last, SECTOR, SHORT, ENDS), end_empty)
-                gl.store(y + (base + last * SECTOR + y_ends), end_value, mask=in_end)
+                shared = _shared_end(image, last, SECTOR, SHORT, ENDS)
+                position = base + last * SECTOR + y_ends
+                gl.store(y + position, gl.where(in_row, shared, end_empty), mask=in_end)
 
 
 @gluon.jit
@@ -342,12 +344,14 @@ def _sector(image, number, SECTOR: tl.constexpr, LAYOUT: tl.constexpr):
 
 
 @gluon.jit
-def _end(image, number, SECTOR: tl.constexpr, SHORT: tl.constexpr, ENDS: tl.constexpr):
+def _shared_end(image, number, SECTOR: tl.constexpr, SHORT: tl.constexpr, ENDS: tl.constexpr):
+    """A sector of every channel's row of the shared image."""
     return _sector(image, number, SECTOR, SHORT).slice(0, 1, 1).load(ENDS)
 
 
 @gluon.jit
 def _within(number, column, SECTOR: tl.constexpr, start, end):
+    """Which columns of a sector lie between two positions."""
     position = number * SECTOR + column
     return ((position >= start) & (position < end))[None, None, :]
 
