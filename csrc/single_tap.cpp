@@ -51,13 +51,13 @@ constexpr std::int64_t kReach = 48;
 
 Candidate candidate_nchw(const Variant& variant, const Problem& problem, int sms) noexcept {
   const Pair in = problem.in, out = problem.out();
-  const std::int64_t stride = problem.geometry.stride.w, padding = problem.geometry.padding.w;
-  const std::int64_t halo = across(problem).halo;
+  const std::int64_t stride = problem.geometry.stride.w;
+  const SingleTaps taps_w = across(problem);
+  const std::int64_t halo = taps_w.halo, span = taps_w.span;
   const std::int64_t sector = problem.dtype == DType::f32 ? 8 : 16;
-  // Input columns that own outputs; unless one program has them all, it shares sectors with the
-  // next, and needs the pixels under them.
-  const std::int64_t first = padding / stride, span = (out.w - 1 + padding) / stride - first + 1;
-  const bool whole = span + halo <= variant.block_pixels;
+  // Unless one program has all input columns, it shares sectors with the next, and needs the pixels
+  // under them.
+  const bool whole = span <= variant.block_pixels;
   const std::int64_t tile_w = whole ? span : variant.block_pixels - halo - cdiv(sector - 1, stride);
   // Planes of channels so far apart begin alike in a sector.
   const std::int64_t step = sector / std::gcd(sector, out.h * out.w);
@@ -79,8 +79,7 @@ Candidate candidate_nchw(const Variant& variant, const Problem& problem, int sms
   return {&variant,
           x,
           waves * (variant.block_pixels + variant.block_in) * (16 + variant.block_taps),
-          {{{Param::first_w, first - halo},
-            {Param::tile_w, tile_w},
+          {{{Param::tile_w, tile_w},
             {Param::tiles_w, tiles_w},
             {Param::log2_step, std::countr_zero(static_cast<std::uint64_t>(step))},
             {Param::out_tiles, out_tiles}}},

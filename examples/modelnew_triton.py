@@ -277,9 +277,9 @@ def single_tap_nchw(
             end = gl.where((tapped & below) | (o_h == out_h - 1), row_end, end)
             complete = row + first_column + halo_w * STRIDE + SECTOR - 1
             if tile > 0:
-                start = complete // SECTOR * SECTOR
+                start = gl.minimum(complete // SECTOR * SECTOR, end)
             if tile < tiles_w - 1:
-                end = (complete + tile_w * STRIDE) // SECTOR * SECTOR
+                end = gl.minimum((complete + tile_w * STRIDE) // SECTOR * SECTOR, end)
 
             row -= base
             row_end -= base
@@ -388,7 +388,7 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
     out_h = (in_h - 1) * sh - 2 * ph + dh * (kernel_h - 1) + 1
     out_w = (in_w - 1) * sw - 2 * pw + dw * (kernel_w - 1) + 1
     taps_h, first_h, span_h, _ = single_taps(out_h, kernel_h, sh, ph, dh)
-    taps_w, _, _, halo_w = single_taps(out_w, kernel_w, sw, pw, dw)
+    taps_w, first_w, span_w, halo_w = single_taps(out_w, kernel_w, sw, pw, dw)
     sector = 32 // x.element_size()
     # As csrc/single_tap.cpp plans it. Planes of channels `step` apart begin alike in a sector.
     step = sector // gcd(sector, out_h * out_w)
@@ -413,11 +413,9 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
     wide = in_channels <= 32
     pixels, block_in = (128, 32) if wide else (64, 64)
     gap, columns = WIDE_IMAGES[sw] if wide else NARROW_IMAGES[sw]
-    # Input columns that own outputs; unless one program has them all, it shares sectors with the
-    # next, and needs the pixels under them.
-    first_w = pw // sw
-    span_w = (out_w - 1 + pw) // sw - first_w + 1
-    whole = span_w + halo_w <= pixels
+    # Unless one program has all input columns, it shares sectors with the next, and needs the
+    # pixels under them.
+    whole = span_w <= pixels
     tile_w = span_w if whole else pixels - halo_w - triton.cdiv(sector - 1, sw)
     tiles_w = triton.cdiv(span_w, tile_w)
 
@@ -447,7 +445,7 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
         dh,
         dw,
         first_h,
-        first_w - halo_w,
+        first_w,
         halo_w,
         tile_w,
         tiles_w,

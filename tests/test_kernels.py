@@ -45,6 +45,7 @@ LAYERS = [
     Layer(3, 16, 8, (9, 11), (1, 2), (2, 2), (5, 4), bias=True, why="inputs that own no output"),
     Layer(1, 4, 18, (2, 140), (2, 3), (3, 5), (1, 1), bias=True, why="two tiles a row, odd planes"),
     Layer(1, 4, 8, (2, 150), (2, 2), (2, 3), (1, 2), (0, 0), (3, 5), why="tiles that share inputs"),
+    Layer(1, 4, 8, (1, 180), (2, 2), (2, 2), (0, 0), (0, 1), why="a last tile under a sector"),
     Layer(1, 33, 8, (2, 70), (1, 5), (2, 7), (0, 3), bias=True, why="33 channels, a narrow tile"),
     Layer(1, 3, 3, (1, 20), (1, 4), (1, 6), bias=True, why="no rows below or above"),
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Planning is pure: every rule is checked here, without a GPU."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -124,6 +125,15 @@ def test_rows_of_the_shared_image_are_apart_enough():
         if variant["family"] == "single_tap_nchw":
             # csrc/single_tap.cpp, kReach, and a sector of 16-bit outputs
             assert variant["constants"]["GAP"] >= 48 + 16
+
+
+def test_stores_are_as_wide_as_the_rows_allow():
+    def vector(out_w, dtype):
+        layer = Layer(1, 16, 16, (4, out_w // 2), (2, 2), (2, 2), output_padding=(0, out_w % 2))
+        return re.search(r"v(\d)_", plan(layer, dtype=dtype).variant)[1]
+
+    assert [vector(width, "f32") for width in (64, 62, 61)] == ["4", "2", "1"]
+    assert [vector(width, "f16") for width in (64, 60, 61)] == ["8", "2", "1"]
 
 
 def test_plan_is_deterministic_and_prints_itself():

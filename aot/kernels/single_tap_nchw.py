@@ -217,9 +217,9 @@ def single_tap_nchw(
             end = gl.where((tapped & below) | (o_h == out_h - 1), row_end, end)
             complete = row + first_column + halo_w * STRIDE + SECTOR - 1
             if tile > 0:
-                start = complete // SECTOR * SECTOR
+                start = gl.minimum(complete // SECTOR * SECTOR, end)
             if tile < tiles_w - 1:
-                end = (complete + tile_w * STRIDE) // SECTOR * SECTOR
+                end = gl.minimum((complete + tile_w * STRIDE) // SECTOR * SECTOR, end)
 
             row -= base
             row_end -= base
