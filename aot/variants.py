@@ -12,8 +12,8 @@ POINTERS = ("x", "weight", "bias", "y")
 # 64-bit in wide variants; every offset is formed from one of these.
 STRIDES = ("x_n", "x_c", "x_h", "x_w", "y_n", "y_c", "y_h", "y_w")
 
-# 4 bits per residue of a stride up to 16.
-TAP_TABLES = ("taps_h", "taps_w")
+# 4 bits per residue of a stride up to 16, or 2 per tap.
+TAP_TABLES = ("taps_h", "taps_w", "joined_h")
 
 # (dtype, precision): how a problem's numbers are multiplied.
 MATHS = (
@@ -227,7 +227,7 @@ def _single_tap_nchw() -> Iterator[Variant]:
                         ),
                         divisors=(("y", 16),),
                         # Programs a multiprocessor: five, four or three.
-                        registers=(128, 168) if dtype == "f32" else (96, 128, 168),
+                        registers=(168,) if dtype == "f32" else (96, 128, 168),
                     )
 
 

@@ -49,6 +49,16 @@ SingleTaps single_taps(std::int64_t out, std::int64_t kernel, std::int64_t strid
     first = std::min(first, floor_div(padding - reach + stride - 1, stride));
     last = std::max(last, floor_div(out - 1 + padding - reach, stride));
   }
+  const auto tap_of = [&](std::int64_t residue) {
+    return static_cast<std::int64_t>(table >> 4 * (residue % stride) & 15);
+  };
+  for (std::int64_t residue = 0; residue <= stride; ++residue)
+    if (tap_of(residue) >= kernel) taps.empty |= std::int64_t{1} << residue;
+  for (std::int64_t residue = 0; residue < stride; ++residue) {
+    if (tap_of(residue) >= kernel) continue;
+    const bool before = tap_of(residue + stride - 1) < kernel, after = tap_of(residue + 1) < kernel;
+    taps.joined |= static_cast<std::int64_t>(before | after << 1) << 2 * tap_of(residue);
+  }
   taps.table = static_cast<std::int64_t>(table);
   taps.first = first, taps.span = last - first + 1;
   return taps;
@@ -108,6 +118,9 @@ Arguments arguments(const Problem& problem) noexcept {
         single_taps(out.w, problem.kernel.w, g.stride.w, g.padding.w, g.dilation.w);
     set(Param::taps_h, th.table);
     set(Param::taps_w, tw.table);
+    set(Param::empty_h, th.empty);
+    set(Param::empty_w, tw.empty);
+    set(Param::joined_h, th.joined);
     set(Param::first_h, th.first);
     set(Param::span_h, th.span);
     set(Param::first_w, tw.first);

@@ -49,6 +49,14 @@ constexpr std::int64_t kGridLayers = 65535;  // what a grid may have in y and z
 // are that far apart, and a sector more.
 constexpr std::int64_t kReach = 48;
 
+// Channel tiles of a program: it loads and splits its input once for all. Where few outputs have
+// taps that is little, memory is busy anyway, and short programs write closer together.
+std::int64_t channel_tiles(const Problem& problem) noexcept {
+  const Geometry& g = problem.geometry;
+  const std::int64_t all = problem.dtype == DType::f32 ? 4 : 6;
+  return all * problem.kernel.h * problem.kernel.w / (g.stride.h * g.stride.w);
+}
+
 Candidate candidate_nchw(const Variant& variant, const Problem& problem, int sms) noexcept {
   const Pair in = problem.in, out = problem.out();
   const std::int64_t stride = problem.geometry.stride.w;
@@ -73,18 +81,24 @@ Candidate candidate_nchw(const Variant& variant, const Problem& problem, int sms
   const std::int64_t out_tiles =
       before * step + std::min(step, problem.group_out() - before * channels);
   const std::int64_t tiles_w = cdiv(span, tile_w);
-  const std::int64_t x = tiles_w * down(problem).span, y = out_tiles * problem.geometry.groups;
-  if (x > kInt32 || std::max(y, problem.batch) > kGridLayers) return {};
-  const double waves = std::ceil(product(x, y, problem.batch) / sms);
+  const std::int64_t x = tiles_w * down(problem).span, z = problem.batch * problem.geometry.groups;
+  const auto programs = [&](std::int64_t tiles) { return product(x, cdiv(out_tiles, tiles), z); };
+  std::int64_t tiles = std::clamp<std::int64_t>(channel_tiles(problem), 1, out_tiles);
+  while (tiles > 1 && programs(tiles) < 4.0 * sms) --tiles;
+  const std::int64_t y = cdiv(out_tiles, tiles);
+  if (x > kInt32 || std::max(y, z) > kGridLayers) return {};
+  const double waves = std::ceil(programs(tiles) / sms);
   return {&variant,
           x,
-          waves * (variant.block_pixels + variant.block_in) * (16 + variant.block_taps),
+          waves * static_cast<double>(tiles) * (variant.block_pixels + variant.block_in) *
+              (16 + variant.block_taps),
           {{{Param::tile_w, tile_w},
             {Param::tiles_w, tiles_w},
             {Param::log2_step, std::countr_zero(static_cast<std::uint64_t>(step))},
-            {Param::out_tiles, out_tiles}}},
+            {Param::out_tiles, out_tiles},
+            {Param::tiles, tiles}}},
           y,
-          problem.batch};
+          z};
 }
 
 struct Tiling {

@@ -17,12 +17,6 @@ from triton.experimental.gluon.language.nvidia.ampere import mma_v2
 
 
 @triton.jit
-def tap_of(taps, residue):
-    """The tap of outputs o with (o + padding) % stride == residue: a nibble; >= kernel is none."""
-    return ((taps >> (residue * 4)) & 15).to(tl.int32)
-
-
-@triton.jit
 def _top_half(value):
     """The upper 16 bits of an fp32 as bf16, and the exact rest."""
     bits = value.to(tl.uint32, bitcast=True)
@@ -42,8 +36,9 @@ def split_input(value, PRECISION: tl.constexpr):
     if PRECISION == "fp16":
         high = value.to(tl.float16)
     elif PRECISION != "native":
-        high, rest = _top_half(value)
-        rest = tl.where(rest == rest, rest, 0.0)
+        largest: tl.constexpr = 3.4028234663852886e38
+        high, _ = _top_half(value)
+        _, rest = _top_half(tl.clamp(value, -largest, largest))
         if PRECISION == "fp32":
             middle, rest = _top_half(rest)
             low, _ = _top_half(rest)
@@ -126,8 +121,9 @@ def single_tap_nchw(
     weight,  # [groups * group_in, kernel_h, kernel_w, group_out]
     bias,
     y,
-    taps_h,  # 4 bits a residue, see tap_of
-    taps_w,
+    empty_h,  # a bit per residue of output rows: none has a tap; the first again after the last
+    empty_w,  # and columns
+    joined_h,  # 2 bits a tap: the rows above and below its own have taps too
     has_bias,
     groups,
     group_in,
@@ -148,8 +144,9 @@ def single_tap_nchw(
     halo_w,  # input columns left of an output's own that its tap may reach
     tile_w,  # input columns of a program whose outputs are complete
     tiles_w,
-    log2_step,  # channels of a program are 2^this apart: their planes begin alike in a sector
-    out_tiles,  # programs for the channels of a group
+    log2_step,  # channels of a tile are 2^this apart: their planes begin alike in a sector
+    out_tiles,  # of the channels of a group
+    tiles,  # of them, of a program
     PRECISION: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
@@ -175,7 +172,7 @@ def single_tap_nchw(
         [1, 1, 1], [32 // SECTOR, 1, SECTOR], [WARPS, 1, 1], [2, 1, 0]
     )
     WEIGHTS: tl.constexpr = gl.BlockedLayout(
-        [1, 2], [64 // BLOCK_OUT, BLOCK_OUT // 2], [WARPS, 1], [1, 0]
+        [1, 1], [32 // BLOCK_OUT, BLOCK_OUT], [WARPS, 1], [1, 0]
     )
     FLAT: tl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     ROWS: tl.constexpr = gl.SwizzledSharedLayout(8, 1, 1, [1, 0])
@@ -184,26 +181,14 @@ def single_tap_nchw(
     SHORT: tl.constexpr = gathered([BLOCK_OUT, COLUMNS // SECTOR, SECTOR], PITCH)
 
     # Neighbouring programs write neighbouring columns, then rows, then channels.
-    tile = 0
-    i_h = gl.program_id(0)
-    if tiles_w > 1:
-        tile = i_h % tiles_w
-        i_h = i_h // tiles_w
-    i_h += first_h
-    group = 0
-    out_tile = gl.program_id(1)
-    if groups > 1:
-        group = out_tile // out_tiles
-        out_tile = out_tile % out_tiles
-    n = gl.program_id(2).to(gl.int64)
+    tile = gl.program_id(0) % tiles_w
+    i_h = first_h + gl.program_id(0) // tiles_w
+    first_tile = gl.program_id(1) * tiles
+    last_tile = gl.minimum(first_tile + tiles, out_tiles)
+    image_group = gl.program_id(2)
+    group = image_group % groups
     step = 1 << log2_step
-    first_out = (out_tile >> log2_step) * (BLOCK_OUT * step) + (out_tile & (step - 1))
-    outs = group_out - first_out
     plane = out_h * out_w
-    origin = ((n * groups + group) * group_out + first_out) * plane
-    lead = (origin & (SECTOR - 1)).to(gl.int32)  # y starts a sector so far before this plane
-    y += gl.multiple_of(origin - lead, SECTOR)
-    bias += group * group_out + first_out
     first_pixel = first_w + tile * tile_w
     first_column = first_pixel * STRIDE - padding_w
 
@@ -211,94 +196,139 @@ def single_tap_nchw(
     plane_in = in_h * in_w
     p = gl.arange(0, BLOCK_PIXELS, layout=gl.SliceLayout(1, LEFT))
     k = gl.arange(0, BLOCK_IN, layout=gl.SliceLayout(0, LEFT))
-    x += (n * groups + group) * group_in * plane_in + i_h * in_w + first_pixel
+    x += image_group.to(gl.int64) * (group_in * plane_in) + i_h * in_w + first_pixel
     left_end = gl.where((i_h >= 0) & (i_h < in_h), -first_pixel, BLOCK_PIXELS)
     right_end = in_w - first_pixel
     in_image = (p >= left_end) & (p < right_end)
     in_x = in_image[:, None] & (k < group_in)[None, :]
-    a = gl.load((x + k * plane_in)[None, :] + p[:, None], mask=in_x, other=0.0)
-    a = split_input(a, PRECISION)
+    a = (x + k * plane_in)[None, :] + p[:, None]
+    a = gl.load(a, mask=in_x, other=0.0, eviction_policy="evict_last")
+    q = gl.arange(0, BLOCK_PIXELS, layout=gl.SliceLayout(1, MMA))
+    has_product = ((q >= left_end) & (q < right_end))[:, None]
 
-    # A tap's weights, [channels in, channels out].
-    taps = kernel_h * kernel_w
-    weight += (group * group_in).to(gl.int64) * (taps * group_out) + first_out
+    # The weights of a kernel row, [channels in, channels out] a tap: loaded while the ones before
+    # are multiplied.
+    w_row = kernel_w * group_out
+    weight += (group * group_in).to(gl.int64) * (kernel_h * w_row)
     w_in = gl.arange(0, BLOCK_IN, layout=gl.SliceLayout(1, WEIGHTS))[:, None]
     w_out = gl.arange(0, BLOCK_OUT, layout=gl.SliceLayout(0, WEIGHTS))[None, :] * step
-    w_tile = w_in * (taps * group_out) + w_out
-    in_weight = (w_in < group_in) & (w_out < outs)
+    w_tile = w_in * (kernel_h * w_row) + w_out
+    first_out = _first_channel(first_tile, log2_step, BLOCK_OUT)
+    in_weight = (w_in < group_in) & (w_out < group_out - first_out)
+    next_weights = _kernel_row(weight + first_out, w_tile, kernel_w, group_out, in_weight, TAPS)
 
-    # Its products, [pixels, channels].
-    q = gl.arange(0, BLOCK_PIXELS, layout=gl.SliceLayout(1, MMA))
-    out = gl.arange(0, BLOCK_OUT, layout=gl.SliceLayout(0, MMA)) * step
-    has_product = ((q >= left_end) & (q < right_end))[:, None]
-    plain = gl.load(bias + out, mask=(out < outs) & (has_bias != 0), other=0.0).to(gl.float32)
-    plain = plain[None, :] + gl.zeros([BLOCK_PIXELS, BLOCK_OUT], gl.float32, MMA)
-
-    # Of a row of the shared image, [channels, columns]: most of it, and a sector at either end.
-    ELEMENTS: tl.constexpr = BLOCK_OUT * PITCH + BLOCK_OUT // 2 * 8 + COLUMNS
-    image = gl.allocate_shared_memory(dtype, [ELEMENTS, 1], FLAT)
+    # A row of outputs, [channels, columns]: its whole sectors, and one at either end.
     y_step = gl.multiple_of(step * plane, SECTOR)
+    out = gl.arange(0, BLOCK_OUT, layout=gl.SliceLayout(0, MMA)) * step
     channel = gl.arange(0, BLOCK_OUT, layout=gl.SliceLayout(1, LINES))
     column = gl.arange(0, COLUMNS, layout=gl.SliceLayout(0, LINES))
-    stored = channel * step < outs
-    empty = gl.load(bias + channel * step, mask=stored & (has_bias != 0), other=0.0).to(dtype)
-    empty = empty[:, None] + gl.zeros([BLOCK_OUT, COLUMNS], dtype, LINES)
-    sector = gl.where(stored[:, None], column[None, :] // SECTOR, -65536)
-    y_lines = y_step * channel
-    channel = gl.arange(0, BLOCK_OUT, layout=gl.SliceLayout(1, gl.SliceLayout(2, ENDS)))
+    end_channel = gl.arange(0, BLOCK_OUT, layout=gl.SliceLayout(1, gl.SliceLayout(2, ENDS)))
     end_column = gl.arange(0, SECTOR, layout=gl.SliceLayout(0, gl.SliceLayout(1, ENDS)))
-    end_stored = (channel * step < outs)[:, None, None]
-    end_mask = (channel * step < outs) & (has_bias != 0)
-    end_empty = gl.load(bias + channel * step, mask=end_mask, other=0.0).to(dtype)
-    end_empty = end_empty[:, None, None] + gl.zeros([BLOCK_OUT, 1, SECTOR], dtype, ENDS)
-    y_ends = (y_step * channel)[:, None, None] + end_column[None, None, :]
+    y_lines = y_step * channel
+    y_ends = (y_step * end_channel)[:, None, None] + end_column[None, None, :]
+    LINES_A_ROW: tl.constexpr = (BLOCK_PIXELS * STRIDE + SECTOR - 1) // COLUMNS + 1
 
+    # Rows with taps are put together in shared memory.
+    ELEMENTS: tl.constexpr = BLOCK_OUT * PITCH + BLOCK_OUT // 2 * 8 + COLUMNS
+    image = gl.allocate_shared_memory(dtype, [ELEMENTS, 1], FLAT)
     weights = ()
     for _ in gl.static_range(TAPS * PIECES):
         weights += (gl.allocate_shared_memory(piece, [BLOCK_IN, BLOCK_OUT], ROWS),)
+    a = split_input(a, PRECISION)
 
-    for residue in range(stride_h):
-        tap_h = tap_of(taps_h, residue)
-        tapped = tap_h < kernel_h
-        o_h = i_h * stride_h - padding_h + gl.where(tapped, tap_h * dilation_h, residue)
-        if (o_h >= 0) & (o_h < out_h):
-            # From here on a position counts outputs from where y starts. What a program stores
-            # begins and ends on a sector where it can: all but between two rows with taps, and at
-            # the ends of a plane. A row with taps takes sectors shared with one that has none.
-            row = lead + o_h * out_w
-            row_end = row + out_w
-            base = gl.multiple_of((row + first_column) & -SECTOR, SECTOR)  # maybe negative
-            shift = row + first_column - base
-            above = tap_of(taps_h, gl.where(residue > 0, residue, stride_h) - 1) < kernel_h
-            below = tap_of(taps_h, gl.where(residue + 1 < stride_h, residue + 1, 0)) < kernel_h
-            start = (row + gl.where(tapped, 0, SECTOR - 1)) // SECTOR * SECTOR
-            start = gl.where((tapped & above) | (o_h == 0), row, start)
-            end = (row_end + gl.where(below, 0, SECTOR - 1)) // SECTOR * SECTOR
-            end = gl.where((tapped & below) | (o_h == out_h - 1), row_end, end)
-            complete = row + first_column + halo_w * STRIDE + SECTOR - 1
-            if tile > 0:
-                start = gl.minimum(complete // SECTOR * SECTOR, end)
-            if tile < tiles_w - 1:
-                end = gl.minimum((complete + tile_w * STRIDE) // SECTOR * SECTOR, end)
+    for out_tile in range(first_tile, last_tile):
+        first_out = _first_channel(out_tile, log2_step, BLOCK_OUT)
+        outs = group_out - first_out
+        origin = (image_group.to(gl.int64) * group_out + first_out) * plane
+        lead = (origin & (SECTOR - 1)).to(gl.int32)  # `y` starts a sector so far before this plane
+        y_tile = y + gl.multiple_of(origin - lead, SECTOR)
 
-            row -= base
-            row_end -= base
-            start -= base
-            end -= base
-            first = (gl.maximum(row, start) + SECTOR - 1) // SECTOR  # whole sectors of this row
-            last = gl.minimum(row_end, end) // SECTOR
-            target = (y + base + y_lines)[:, None] + column[None, :]
-            LINES_A_ROW: tl.constexpr = (BLOCK_PIXELS * STRIDE + 2 * SECTOR - 1) // COLUMNS + 1
+        # A row with nothing but bias: of products, of lines and of ends.
+        offset = group * group_out + first_out
+        has_plain = (out < outs) & (has_bias != 0)
+        plain = gl.load(bias + offset + out, mask=has_plain, other=0.0).to(gl.float32)
+        plain = plain[None, :] + gl.zeros([BLOCK_PIXELS, BLOCK_OUT], gl.float32, MMA)
+        stored = channel * step < outs
+        empty = gl.load(bias + offset + channel * step, mask=stored & (has_bias != 0), other=0.0)
+        empty = empty[:, None] + gl.zeros([BLOCK_OUT, COLUMNS], dtype, LINES)
+        sector = gl.where(stored[:, None], column[None, :] // SECTOR, 65536)
+        end_stored = end_channel * step < outs
+        has_end = end_stored & (has_bias != 0)
+        end_empty = gl.load(bias + offset + end_channel * step, mask=has_end, other=0.0)
+        end_empty = end_empty[:, None, None] + gl.zeros([BLOCK_OUT, 1, SECTOR], dtype, ENDS)
+        end_stored = end_stored[:, None, None]
 
-            if tapped:
-                for tap in gl.static_range(TAPS):
-                    w_tap = weight + ((tap_h * kernel_w + tap) * group_out + w_tile)
-                    w = gl.load(w_tap, mask=in_weight & (tap < kernel_w), other=0.0)
-                    w = split_weight(w, PRECISION)
-                    for i in gl.static_range(PIECES):
-                        weights[tap * PIECES + i].store(w[i])
+        # Of a program's columns: what begins and ends on a sector, and has all its products.
+        complete = lead + first_column + halo_w * STRIDE + SECTOR - 1
+        tile_end = gl.where(tile < tiles_w - 1, complete + tile_w * STRIDE, 1 << 30)
+        complete = gl.where(tile > 0, complete, -1 << 30)
+
+        # Rows without taps first: loads are on their way. A position counts outputs from those of
+        # `y_tile`. What a program stores of a row begins and ends on a sector where it can: all but
+        # between two rows with taps, and at the ends of a plane. Rows with taps have the sectors
+        # they share with rows that have none.
+        for residue in range(stride_h):
+            o_h = i_h * stride_h - padding_h + residue
+            if (empty_h >> residue) & 1 & (o_h >= 0) & (o_h < out_h):
+                row = o_h * out_w
+                below = (empty_h >> (residue + 1)) & 1
+                start = (lead + row + gl.where(o_h == 0, 0, SECTOR - 1)) & -SECTOR
+                end = (lead + row + out_w + gl.where(below != 0, SECTOR - 1, 0)) & -SECTOR
+                start = gl.where(o_h == 0, lead, start)
+                end = gl.where(o_h == out_h - 1, lead + plane, end)
+                start = gl.minimum(gl.maximum(start, (complete + row) & -SECTOR), end)
+                end = gl.minimum(end, (tile_end + row) & -SECTOR)
+                first = (start + SECTOR - 1) // SECTOR
+                last = end // SECTOR
+                target = y_tile + gl.multiple_of(first * SECTOR, SECTOR) + y_lines
+                target = target[:, None] + column[None, :]
+                for i in gl.static_range(LINES_A_ROW):
+                    mask = sector + i * (COLUMNS // SECTOR) < last - first
+                    gl.store(target + i * COLUMNS, empty, mask=mask)
+                if start < first * SECTOR:
+                    in_end = end_stored & _within(first - 1, end_column, SECTOR, start, end)
+                    gl.store(y_tile + (first - 1) * SECTOR + y_ends, end_empty, mask=in_end)
+                if last * SECTOR < end:
+                    in_end = end_stored & _within(last, end_column, SECTOR, start, end)
+                    gl.store(y_tile + last * SECTOR + y_ends, end_empty, mask=in_end)
+
+        for tap_h in range(kernel_h):
+            for tap in gl.static_range(TAPS):
+                w = split_weight(next_weights[tap], PRECISION)
+                for i in gl.static_range(PIECES):
+                    weights[tap * PIECES + i].store(w[i])
+            is_last = tap_h + 1 == kernel_h
+            next_tile = out_tile + gl.where(is_last, 1, 0)
+            next_out = _first_channel(next_tile, log2_step, BLOCK_OUT)
+            in_weight = (w_in < group_in) & (w_out < group_out - next_out) & (next_tile < last_tile)
+            next_row = weight + gl.where(is_last, 0, tap_h + 1) * w_row + next_out
+            next_weights = _kernel_row(next_row, w_tile, kernel_w, group_out, in_weight, TAPS)
+            o_h = i_h * stride_h - padding_h + tap_h * dilation_h
+            if (o_h >= 0) & (o_h < out_h):
+                row = lead + o_h * out_w
+                row_end = row + out_w
+                above = (joined_h >> (2 * tap_h)) & 1
+                below = (joined_h >> (2 * tap_h + 1)) & 1
+                start = gl.where((above != 0) | (o_h == 0), row, row & -SECTOR)
+                end = (row_end + SECTOR - 1) & -SECTOR
+                end = gl.where((below != 0) | (o_h == out_h - 1), row_end, end)
+                start = gl.minimum(gl.maximum(start, (complete + o_h * out_w) & -SECTOR), end)
+                end = gl.minimum(end, (tile_end + o_h * out_w) & -SECTOR)
+
+                # The image begins on a sector too, before `y` perhaps.
+                base = gl.multiple_of((row + first_column) & -SECTOR, SECTOR)
+                shift = row + first_column - base
+                row -= base
+                row_end -= base
+                start -= base
+                end -= base
+                first = (gl.maximum(row, start) + SECTOR - 1) // SECTOR  # whole sectors of this row
+                last = gl.minimum(row_end, end) // SECTOR
+                target = y_tile + gl.multiple_of(base + first * SECTOR, SECTOR) + y_lines
+                target = target[:, None] + column[None, :]
+
                 for slot in gl.static_range(STRIDE):
-                    if tap_of(taps_w, slot) >= kernel_w:
+                    if (empty_w >> slot) & 1:
                         _spread_out(image, shift + slot, plain, SPREAD)
                 for tap in gl.static_range(TAPS):
                     if tap < kernel_w:
@@ -306,25 +336,39 @@ def single_tap_nchw(
                         value = gl.where(has_product, value, plain)
                         _spread_out(image, shift + tap * dilation_w, value, SPREAD)
                 for i in gl.static_range(LINES_A_ROW):
-                    number = sector + i * (COLUMNS // SECTOR)
-                    line = _sector(image, i * (COLUMNS // SECTOR), SECTOR, LONG).load(LINES)
-                    gl.store(target + i * COLUMNS, line, mask=(number >= first) & (number < last))
-            else:
-                for i in gl.static_range(LINES_A_ROW):
-                    number = sector + i * (COLUMNS // SECTOR)
-                    gl.store(target + i * COLUMNS, empty, mask=(number >= first) & (number < last))
-            if start < first * SECTOR:
-                in_end = end_stored & _within(first - 1, end_column, SECTOR, start, end)
-                in_row = tapped & _within(first - 1, end_column, SECTOR, row, row_end)
-                shared = _shared_end(image, first - 1, SECTOR, SHORT, ENDS)
-                position = base + (first - 1) * SECTOR + y_ends
-                gl.store(y + position, gl.where(in_row, shared, end_empty), mask=in_end)
-            if last * SECTOR < end:
-                in_end = end_stored & _within(last, end_column, SECTOR, start, end)
-                in_row = tapped & _within(last, end_column, SECTOR, row, row_end)
-                shared = _shared_end(image, last, SECTOR, SHORT, ENDS)
-                position = base + last * SECTOR + y_ends
-                gl.store(y + position, gl.where(in_row, shared, end_empty), mask=in_end)
+                    mask = sector + i * (COLUMNS // SECTOR) < last - first
+                    line = _sector(image, first + i * (COLUMNS // SECTOR), SECTOR, LONG).load(LINES)
+                    gl.store(target + i * COLUMNS, line, mask=mask)
+                if start < first * SECTOR:
+                    in_end = end_stored & _within(first - 1, end_column, SECTOR, start, end)
+                    in_row = _within(first - 1, end_column, SECTOR, row, row_end)
+                    shared = _shared_end(image, first - 1, SECTOR, SHORT, ENDS)
+                    value = gl.where(in_row, shared, end_empty)
+                    gl.store(y_tile + (base + (first - 1) * SECTOR) + y_ends, value, mask=in_end)
+                if last * SECTOR < end:
+                    in_end = end_stored & _within(last, end_column, SECTOR, start, end)
+                    in_row = _within(last, end_column, SECTOR, row, row_end)
+                    shared = _shared_end(image, last, SECTOR, SHORT, ENDS)
+                    value = gl.where(in_row, shared, end_empty)
+                    gl.store(y_tile + (base + last * SECTOR) + y_ends, value, mask=in_end)
+
+
+@gluon.jit
+def _first_channel(tile, log2_step, BLOCK_OUT: tl.constexpr):
+    """Of a group's tile of channels."""
+    step = 1 << log2_step
+    return (tile >> log2_step) * (BLOCK_OUT * step) + (tile & (step - 1))
+
+
+@gluon.jit
+def _kernel_row(weight, tile, kernel_w, group_out, mask, TAPS: tl.constexpr):
+    """The weights of each kernel column; 0 where there is none."""
+    row = ()
+    for tap in gl.static_range(TAPS):
+        w = weight + tap * group_out + tile
+        in_row = mask & (tap < kernel_w)
+        row += (gl.load(w, mask=in_row, other=0.0, eviction_policy="evict_last"),)
+    return row
 
 
 @gluon.jit
@@ -357,7 +401,8 @@ def _within(number, column, SECTOR: tl.constexpr, start, end):
 
 
 def single_taps(out, kernel, stride, padding, dilation):
-    """(table of taps, first input, inputs, halo) of one axis; see csrc/arguments.hpp."""
+    """(residues without a tap, taps beside others, first input, inputs, halo) of one axis, as
+    csrc/arguments.hpp."""
     step = gcd(stride, dilation)
     if kernel * step > stride or stride > 16:
         raise NotImplementedError(
@@ -366,11 +411,15 @@ def single_taps(out, kernel, stride, padding, dilation):
         )
     tap_of_residue = {tap * dilation % stride: tap for tap in range(kernel)}
     reaches = [tap_of_residue.get(r, 0) * dilation or r for r in range(stride)]
-    table = sum(tap_of_residue.get(r, 15) << 4 * r for r in range(stride))
+    empty = sum((r % stride not in tap_of_residue) << r for r in range(stride + 1))
+    joined = sum(
+        (((r - 1) % stride in tap_of_residue) + 2 * ((r + 1) % stride in tap_of_residue)) << 2 * tap
+        for r, tap in tap_of_residue.items()
+    )
     first = min(-((reach - padding) // stride) for reach in reaches)
     last = max((out - 1 + padding - reach) // stride for reach in reaches)
     halo = max(tap * dilation // stride for tap in range(kernel))
-    return table - (table >> 63 << 64), first, last - first + 1, halo
+    return empty, joined, first, last - first + 1, halo
 
 
 # By stride: between the rows of the shared image, and how much of one is stored at once; see
@@ -387,8 +436,8 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
     _, out_channels, kernel_h, kernel_w = weight.shape
     out_h = (in_h - 1) * sh - 2 * ph + dh * (kernel_h - 1) + 1
     out_w = (in_w - 1) * sw - 2 * pw + dw * (kernel_w - 1) + 1
-    taps_h, first_h, span_h, _ = single_taps(out_h, kernel_h, sh, ph, dh)
-    taps_w, first_w, span_w, halo_w = single_taps(out_w, kernel_w, sw, pw, dw)
+    empty_h, joined_h, first_h, span_h, _ = single_taps(out_h, kernel_h, sh, ph, dh)
+    empty_w, _, first_w, span_w, halo_w = single_taps(out_w, kernel_w, sw, pw, dw)
     sector = 32 // x.element_size()
     # As csrc/single_tap.cpp plans it. Planes of channels `step` apart begin alike in a sector.
     step = sector // gcd(sector, out_h * out_w)
@@ -422,13 +471,22 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
     x = x.contiguous()
     weight = weight.permute(0, 2, 3, 1).contiguous()
     y = torch.empty(batch, out_channels, out_h, out_w, device=x.device, dtype=x.dtype)
-    single_tap_nchw[tiles_w * span_h, out_tiles, batch](
+    # Channel tiles of a program: as many as earn its prologue and leave programs enough.
+    device = torch.cuda.get_device_properties(x.device) if x.is_cuda else None
+    enough = 4 * device.multi_processor_count if device else 1
+    tiles = (4 if x.dtype == torch.float32 else 6) * kernel_h * kernel_w // (sh * sw)
+    tiles = max(1, min(tiles, out_tiles))
+    while tiles > 1 and tiles_w * span_h * triton.cdiv(out_tiles, tiles) * batch < enough:
+        tiles -= 1
+
+    single_tap_nchw[tiles_w * span_h, triton.cdiv(out_tiles, tiles), batch](
         x,
         weight,
         x if bias is None else bias,
         y,
-        taps_h,
-        taps_w,
+        empty_h,
+        empty_w,
+        joined_h,
         int(bias is not None),
         1,
         in_channels,
@@ -451,6 +509,7 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
         tiles_w,
         step.bit_length() - 1,
         out_tiles,
+        tiles,
         PRECISION="fp32" if x.dtype == torch.float32 else "native",
         BLOCK_PIXELS=pixels,
         BLOCK_OUT=8,
@@ -462,7 +521,7 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
         WARPS=4,
         num_warps=4,
         num_stages=1,
-        maxnreg=128 if x.dtype == torch.float32 else 96,  # four programs a multiprocessor, or five
+        maxnreg=168 if x.dtype == torch.float32 else 96,  # three programs a multiprocessor, or five
     )
     return y
 

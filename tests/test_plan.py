@@ -303,8 +303,11 @@ def test_tap_tables_are_those_of_the_geometry(layer, layout):
         owners = outputs_of(layer, axis)
         for o, (tap, _) in owners.items():
             residue = (o + layer.padding[axis]) % layer.stride[axis]
-            nibble = arguments[f"taps_{name}"] >> (4 * residue) & 15
-            assert nibble == tap if tap is not None else nibble >= layer.kernel[axis]
+            if layout == "nchw":
+                assert (arguments[f"empty_{name}"] >> residue & 1) == (tap is None)
+            else:
+                nibble = arguments[f"taps_{name}"] >> (4 * residue) & 15
+                assert nibble == tap if tap is not None else nibble >= layer.kernel[axis]
         inputs = [i for _, i in owners.values()]
         outside |= min(inputs) < 0 or max(inputs) >= layer.size[axis]
         span = max(inputs) + 1 - min(inputs)
@@ -318,6 +321,15 @@ def test_tap_tables_are_those_of_the_geometry(layer, layout):
     if layout == "nchw":
         reaches = [(o + layer.padding[1]) // layer.stride[1] - i for o, (_, i) in owners.items()]
         assert 0 <= max(reaches) <= arguments["halo_w"]
+        stride = layer.stride[0]
+        tap_of = {tap * layer.dilation[0] % stride: tap for tap in range(layer.kernel[0])}
+        assert (arguments["empty_h"] >> stride & 1) == (0 not in tap_of)
+        for residue, tap in tap_of.items():
+            joined = arguments["joined_h"] >> 2 * tap
+            assert (joined & 1) == ((residue - 1) % stride in tap_of)
+            assert (joined >> 1 & 1) == ((residue + 1) % stride in tap_of)
+        assert chosen.grid[1] == math.ceil(arguments["out_tiles"] / arguments["tiles"])
+        assert chosen.grid[2] == layer.batch * layer.groups
     else:
         assert arguments["edges"] == (outside or layer.bias)
         pixels = VARIANTS[chosen.variant]["constants"]["BLOCK_PIXELS"]

@@ -46,8 +46,9 @@ def split_input(value, PRECISION: tl.constexpr):
     if PRECISION == "fp16":
         high = value.to(tl.float16)
     elif PRECISION != "native":
-        high, rest = _top_half(value)
-        rest = tl.where(rest == rest, rest, 0.0)
+        largest: tl.constexpr = 3.4028234663852886e38
+        high, _ = _top_half(value)
+        _, rest = _top_half(tl.clamp(value, -largest, largest))
         if PRECISION == "fp32":
             middle, rest = _top_half(rest)
             low, _ = _top_half(rest)
