@@ -107,6 +107,7 @@ def single_tap_nchw(
     SECTOR: tl.constexpr = 2 * VECTOR
     PITCH: tl.constexpr = BLOCK_PIXELS * STRIDE + GAP
     PIECES: tl.constexpr = 3 if PRECISION == "fp32" else 1
+    TOGETHER: tl.constexpr = 2 if TAPS <= 3 and STRIDE <= 5 else 1  # products that registers hold
     piece: tl.constexpr = gl.bfloat16 if PRECISION == "fp32" else x.dtype.element_ty
 
     MMA: tl.constexpr = gl.NVMMADistributedLayout([2, 0], [WARPS, 1], [16, 8])
@@ -173,6 +174,14 @@ def single_tap_nchw(
     y_ends = (y_step * end_channel)[:, None, None] + end_column[None, None, :]
     LINES_A_ROW: tl.constexpr = (BLOCK_PIXELS * STRIDE + SECTOR - 1) // COLUMNS + 1
 
+    # A position counts outputs from where `y_tile` is. What a program stores of a row begins and
+    # ends on a sector where it can: all but between two rows with taps, and at the ends of a plane.
+    # Rows with taps have the sectors they share with rows that have none. Of a program's columns,
+    # what begins and ends on a sector, and has all its products:
+    complete = first_column + halo_w * STRIDE + SECTOR - 1
+    complete_end = gl.where(tile < tiles_w - 1, complete + tile_w * STRIDE, 1 << 30)
+    complete = gl.where(tile > 0, complete, -1 << 30)
+
     # Rows with taps are put together in shared memory.
     ELEMENTS: tl.constexpr = BLOCK_OUT * PITCH + BLOCK_OUT // 2 * 8 + COLUMNS
     image = gl.allocate_shared_memory(dtype, [ELEMENTS, 1], FLAT)
@@ -203,26 +212,18 @@ def single_tap_nchw(
         end_empty = end_empty[:, None, None] + gl.zeros([BLOCK_OUT, 1, SECTOR], dtype, ENDS)
         end_stored = end_stored[:, None, None]
 
-        # Of a program's columns: what begins and ends on a sector, and has all its products.
-        complete = lead + first_column + halo_w * STRIDE + SECTOR - 1
-        tile_end = gl.where(tile < tiles_w - 1, complete + tile_w * STRIDE, 1 << 30)
-        complete = gl.where(tile > 0, complete, -1 << 30)
-
-        # Rows without taps first: loads are on their way. A position counts outputs from those of
-        # `y_tile`. What a program stores of a row begins and ends on a sector where it can: all but
-        # between two rows with taps, and at the ends of a plane. Rows with taps have the sectors
-        # they share with rows that have none.
+        # Rows without taps first: loads are on their way.
         for residue in range(stride_h):
             o_h = i_h * stride_h - padding_h + residue
             if (empty_h >> residue) & 1 & (o_h >= 0) & (o_h < out_h):
-                row = o_h * out_w
+                row = lead + o_h * out_w
+                row_end = row + out_w
                 below = (empty_h >> (residue + 1)) & 1
-                start = (lead + row + gl.where(o_h == 0, 0, SECTOR - 1)) & -SECTOR
-                end = (lead + row + out_w + gl.where(below != 0, SECTOR - 1, 0)) & -SECTOR
-                start = gl.where(o_h == 0, lead, start)
-                end = gl.where(o_h == out_h - 1, lead + plane, end)
+                start = gl.where(o_h == 0, row, (row + SECTOR - 1) & -SECTOR)
+                end = (row_end + gl.where(below != 0, SECTOR - 1, 0)) & -SECTOR
+                end = gl.where(o_h == out_h - 1, row_end, end)
                 start = gl.minimum(gl.maximum(start, (complete + row) & -SECTOR), end)
-                end = gl.minimum(end, (tile_end + row) & -SECTOR)
+                end = gl.minimum(end, (complete_end + row) & -SECTOR)
                 first = (start + SECTOR - 1) // SECTOR
                 last = end // SECTOR
                 target = y_tile + gl.multiple_of(first * SECTOR, SECTOR) + y_lines
@@ -257,8 +258,8 @@ def single_tap_nchw(
                 start = gl.where((above != 0) | (o_h == 0), row, row & -SECTOR)
                 end = (row_end + SECTOR - 1) & -SECTOR
                 end = gl.where((below != 0) | (o_h == out_h - 1), row_end, end)
-                start = gl.minimum(gl.maximum(start, (complete + o_h * out_w) & -SECTOR), end)
-                end = gl.minimum(end, (tile_end + o_h * out_w) & -SECTOR)
+                start = gl.minimum(gl.maximum(start, (complete + row) & -SECTOR), end)
+                end = gl.minimum(end, (complete_end + row) & -SECTOR)
 
                 # The image begins on a sector too, before `y` perhaps.
                 base = gl.multiple_of((row + first_column) & -SECTOR, SECTOR)
@@ -275,11 +276,14 @@ def single_tap_nchw(
                 for slot in gl.static_range(STRIDE):
                     if (empty_w >> slot) & 1:
                         _spread_out(image, shift + slot, plain, SPREAD)
-                for tap in gl.static_range(TAPS):
-                    if tap < kernel_w:
-                        value = _product(a, weights, tap, plain, RIGHT, PRECISION)
-                        value = gl.where(has_product, value, plain)
-                        _spread_out(image, shift + tap * dilation_w, value, SPREAD)
+                for first_tap in gl.static_range(0, TAPS, TOGETHER):
+                    products = ()
+                    for tap in gl.static_range(first_tap, min(first_tap + TOGETHER, TAPS)):
+                        products += (_product(a, weights, tap, plain, RIGHT, PRECISION),)
+                    for tap in gl.static_range(first_tap, min(first_tap + TOGETHER, TAPS)):
+                        if tap < kernel_w:
+                            value = gl.where(has_product, products[tap - first_tap], plain)
+                            _spread_out(image, shift + tap * dilation_w, value, SPREAD)
                 for i in gl.static_range(LINES_A_ROW):
                     mask = sector + i * (COLUMNS // SECTOR) < last - first
                     line = _sector(image, first + i * (COLUMNS // SECTOR), SECTOR, LONG).load(LINES)
