@@ -1,6 +1,6 @@
 """Compile every variant for every architecture: cubins, the fallback PTX and one manifest.
 
-    python -m aot.compile --arch 89 --arch 90 --out build/aot
+    python -m aot.compile --archs "89;90" --out build/aot
 
 Needs neither a GPU nor a CUDA toolkit. Images are kept under the hash of all that they are made
 from, so a second run recompiles only what changed.

@@ -85,6 +85,9 @@ Candidate candidate_nchw(const Variant& variant, const Problem& problem, int sms
   const auto programs = [&](std::int64_t tiles) { return product(x, cdiv(out_tiles, tiles), z); };
   std::int64_t tiles = std::clamp<std::int64_t>(channel_tiles(problem), 1, out_tiles);
   while (tiles > 1 && programs(tiles) < 4.0 * sms) --tiles;
+  // What registers leave room for. A tile more each, where then no second, emptier wave is needed.
+  const double resident = (problem.dtype == DType::f32 ? 3.0 : 5.0) * sms;
+  if (programs(tiles) > resident && programs(tiles + 1) <= resident) ++tiles;
   const std::int64_t y = cdiv(out_tiles, tiles);
   if (x > kInt32 || std::max(y, z) > kGridLayers) return {};
   const double waves = std::ceil(programs(tiles) / sms);

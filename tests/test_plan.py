@@ -291,6 +291,21 @@ def outputs_of(layer, axis):
     return owners
 
 
+@pytest.mark.parametrize(
+    ("change", "dtype", "tiles", "why"),
+    [
+        ({}, "f32", 1, "memory is busy with outputs that have no tap"),
+        ({}, "f16", 2, "half the bytes: the prologue shows"),
+        ({"stride": (3, 3), "dilation": (1, 1)}, "f32", 4, "every output has a tap"),
+        ({"batch": 1}, "f32", 2, "all programs at once, not one wave and a third"),
+        ({"batch": 1, "size": (8, 128)}, "f16", 1, "programs for half the machine at the best"),
+    ],
+)
+def test_channel_tiles_of_an_nchw_program(change, dtype, tiles, why):
+    chosen = plan(replace(HEADLINE, **change), dtype=dtype)
+    assert chosen.arguments["tiles"] == tiles, why
+
+
 @settings(max_examples=200, deadline=None)
 @given(layer=any_layer.filter(is_single_tap), layout=st.sampled_from(["nchw", "nhwc"]))
 def test_tap_tables_are_those_of_the_geometry(layer, layout):
