@@ -286,12 +286,12 @@ def single_tap_nchw(
                 for i in gl.static_range(LINES_A_ROW):
                     mask = sector + i * (COLUMNS // SECTOR) < last - first
                     gl.store(target + i * COLUMNS, empty, mask=mask)
-                if start < first * SECTOR:
-                    in_end = end_stored & _within(first - 1, end_column, SECTOR, start, end)
-                    gl.store(y_tile + (first - 1) * SECTOR + y_ends, end_empty, mask=in_end)
-                if last * SECTOR < end:
-                    in_end = end_stored & _within(last, end_column, SECTOR, start, end)
-                    gl.store(y_tile + last * SECTOR + y_ends, end_empty, mask=in_end)
+                for side in gl.static_range(2):
+                    number = first - 1 if side == 0 else last
+                    is_part = start < first * SECTOR if side == 0 else last * SECTOR < end
+                    if is_part:
+                        in_end = end_stored & _within(number, end_column, SECTOR, start, end)
+                        gl.store(y_tile + number * SECTOR + y_ends, end_empty, mask=in_end)
 
         for tap_h in range(kernel_h):
             for tap in gl.static_range(TAPS):
@@ -343,18 +343,15 @@ def single_tap_nchw(
                     mask = sector + i * (COLUMNS // SECTOR) < last - first
                     line = _sector(image, first + i * (COLUMNS // SECTOR), SECTOR, LONG).load(LINES)
                     gl.store(target + i * COLUMNS, line, mask=mask)
-                if start < first * SECTOR:
-                    in_end = end_stored & _within(first - 1, end_column, SECTOR, start, end)
-                    in_row = _within(first - 1, end_column, SECTOR, row, row_end)
-                    shared = _shared_end(image, first - 1, SECTOR, SHORT, ENDS)
-                    value = gl.where(in_row, shared, end_empty)
-                    gl.store(y_tile + (base + (first - 1) * SECTOR) + y_ends, value, mask=in_end)
-                if last * SECTOR < end:
-                    in_end = end_stored & _within(last, end_column, SECTOR, start, end)
-                    in_row = _within(last, end_column, SECTOR, row, row_end)
-                    shared = _shared_end(image, last, SECTOR, SHORT, ENDS)
-                    value = gl.where(in_row, shared, end_empty)
-                    gl.store(y_tile + (base + last * SECTOR) + y_ends, value, mask=in_end)
+                for side in gl.static_range(2):
+                    number = first - 1 if side == 0 else last
+                    is_part = start < first * SECTOR if side == 0 else last * SECTOR < end
+                    if is_part:
+                        in_end = end_stored & _within(number, end_column, SECTOR, start, end)
+                        in_row = _within(number, end_column, SECTOR, row, row_end)
+                        value = _sector(image, number, SECTOR, SHORT).slice(0, 1, 1).load(ENDS)
+                        value = gl.where(in_row, value, end_empty)
+                        gl.store(y_tile + (base + number * SECTOR) + y_ends, value, mask=in_end)
 
 
 @gluon.jit
@@ -389,12 +386,6 @@ def _sector(image, number, SECTOR: tl.constexpr, LAYOUT: tl.constexpr):
     FLAT: tl.constexpr = image.layout
     sectors = image._reinterpret(image.dtype, [image.shape[0] // SECTOR, SECTOR], FLAT)
     return sectors.index(number)._reinterpret(image.dtype, LAYOUT.shape, LAYOUT)
-
-
-@gluon.jit
-def _shared_end(image, number, SECTOR: tl.constexpr, SHORT: tl.constexpr, ENDS: tl.constexpr):
-    """A sector of every channel's row of the shared image."""
-    return _sector(image, number, SECTOR, SHORT).slice(0, 1, 1).load(ENDS)
 
 
 @gluon.jit
@@ -475,13 +466,21 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
     x = x.contiguous()
     weight = weight.permute(0, 2, 3, 1).contiguous()
     y = torch.empty(batch, out_channels, out_h, out_w, device=x.device, dtype=x.dtype)
-    # Channel tiles of a program: as many as earn its prologue and leave programs enough.
-    device = torch.cuda.get_device_properties(x.device) if x.is_cuda else None
-    enough = 4 * device.multi_processor_count if device else 1
-    tiles = (4 if x.dtype == torch.float32 else 6) * kernel_h * kernel_w // (sh * sw)
+
+    # Channel tiles of a program: as many as earn its prologue and leave programs enough; one more
+    # where then all run at once.
+    def programs(tiles):
+        return tiles_w * span_h * triton.cdiv(out_tiles, tiles) * batch
+
+    sms = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 0
+    fp32 = x.dtype == torch.float32
+    resident = (3 if fp32 else 5) * sms
+    tiles = (4 if fp32 else 6) * kernel_h * kernel_w // (sh * sw)
     tiles = max(1, min(tiles, out_tiles))
-    while tiles > 1 and tiles_w * span_h * triton.cdiv(out_tiles, tiles) * batch < enough:
+    while tiles > 1 and programs(tiles) < 4 * sms:
         tiles -= 1
+    if programs(tiles) > resident >= programs(tiles + 1):
+        tiles += 1
 
     single_tap_nchw[tiles_w * span_h, triton.cdiv(out_tiles, tiles), batch](
         x,
@@ -514,7 +513,7 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
         step.bit_length() - 1,
         out_tiles,
         tiles,
-        PRECISION="fp32" if x.dtype == torch.float32 else "native",
+        PRECISION="fp32" if fp32 else "native",
         BLOCK_PIXELS=pixels,
         BLOCK_OUT=8,
         BLOCK_IN=block_in,
@@ -525,7 +524,7 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
         WARPS=4,
         num_warps=4,
         num_stages=1,
-        maxnreg=168 if x.dtype == torch.float32 else 96,  # three programs a multiprocessor, or five
+        maxnreg=168 if fp32 else 96,  # as many as `resident` says
     )
     return y
 

@@ -231,12 +231,12 @@ def single_tap_nchw(
                 for i in gl.static_range(LINES_A_ROW):
                     mask = sector + i * (COLUMNS // SECTOR) < last - first
                     gl.store(target + i * COLUMNS, empty, mask=mask)
-                if start < first * SECTOR:
-                    in_end = end_stored & _within(first - 1, end_column, SECTOR, start, end)
-                    gl.store(y_tile + (first - 1) * SECTOR + y_ends, end_empty, mask=in_end)
-                if last * SECTOR < end:
-                    in_end = end_stored & _within(last, end_column, SECTOR, start, end)
-                    gl.store(y_tile + last * SECTOR + y_ends, end_empty, mask=in_end)
+                for side in gl.static_range(2):
+                    number = first - 1 if side == 0 else last
+                    is_part = start < first * SECTOR if side == 0 else last * SECTOR < end
+                    if is_part:
+                        in_end = end_stored & _within(number, end_column, SECTOR, start, end)
+                        gl.store(y_tile + number * SECTOR + y_ends, end_empty, mask=in_end)
 
         for tap_h in range(kernel_h):
             for tap in gl.static_range(TAPS):
@@ -288,18 +288,15 @@ def single_tap_nchw(
                     mask = sector + i * (COLUMNS // SECTOR) < last - first
                     line = _sector(image, first + i * (COLUMNS // SECTOR), SECTOR, LONG).load(LINES)
                     gl.store(target + i * COLUMNS, line, mask=mask)
-                if start < first * SECTOR:
-                    in_end = end_stored & _within(first - 1, end_column, SECTOR, start, end)
-                    in_row = _within(first - 1, end_column, SECTOR, row, row_end)
-                    shared = _shared_end(image, first - 1, SECTOR, SHORT, ENDS)
-                    value = gl.where(in_row, shared, end_empty)
-                    gl.store(y_tile + (base + (first - 1) * SECTOR) + y_ends, value, mask=in_end)
-                if last * SECTOR < end:
-                    in_end = end_stored & _within(last, end_column, SECTOR, start, end)
-                    in_row = _within(last, end_column, SECTOR, row, row_end)
-                    shared = _shared_end(image, last, SECTOR, SHORT, ENDS)
-                    value = gl.where(in_row, shared, end_empty)
-                    gl.store(y_tile + (base + last * SECTOR) + y_ends, value, mask=in_end)
+                for side in gl.static_range(2):
+                    number = first - 1 if side == 0 else last
+                    is_part = start < first * SECTOR if side == 0 else last * SECTOR < end
+                    if is_part:
+                        in_end = end_stored & _within(number, end_column, SECTOR, start, end)
+                        in_row = _within(number, end_column, SECTOR, row, row_end)
+                        value = _sector(image, number, SECTOR, SHORT).slice(0, 1, 1).load(ENDS)
+                        value = gl.where(in_row, value, end_empty)
+                        gl.store(y_tile + (base + number * SECTOR) + y_ends, value, mask=in_end)
 
 
 @gluon.jit
@@ -334,12 +331,6 @@ def _sector(image, number, SECTOR: tl.constexpr, LAYOUT: tl.constexpr):
     FLAT: tl.constexpr = image.layout
     sectors = image._reinterpret(image.dtype, [image.shape[0] // SECTOR, SECTOR], FLAT)
     return sectors.index(number)._reinterpret(image.dtype, LAYOUT.shape, LAYOUT)
-
-
-@gluon.jit
-def _shared_end(image, number, SECTOR: tl.constexpr, SHORT: tl.constexpr, ENDS: tl.constexpr):
-    """A sector of every channel's row of the shared image."""
-    return _sector(image, number, SECTOR, SHORT).slice(0, 1, 1).load(ENDS)
 
 
 @gluon.jit
