@@ -61,7 +61,11 @@ Candidate candidate_nchw(const Variant& variant, const Problem& problem, int sms
   const Pair in = problem.in, out = problem.out();
   const std::int64_t stride = problem.geometry.stride.w;
   const SingleTaps taps_w = across(problem);
-  const std::int64_t halo = taps_w.halo, span = taps_w.span;
+  // Columns of pixels outside the image need none, but for what lies beyond a tap's reach.
+  const std::int64_t halo = taps_w.halo, first = std::max<std::int64_t>(taps_w.first, 0);
+  const std::int64_t reached = cdiv(out.w + problem.geometry.padding.w, stride) - halo;
+  const std::int64_t span =
+      std::max({std::min(taps_w.first + taps_w.span, in.w), reached, first + 1}) - first;
   const std::int64_t sector = problem.dtype == DType::f32 ? 8 : 16;
   // Unless one program has all input columns, it shares sectors with the next, and needs the pixels
   // under them.
@@ -95,7 +99,8 @@ Candidate candidate_nchw(const Variant& variant, const Problem& problem, int sms
           x,
           waves * static_cast<double>(tiles) * (variant.block_pixels + variant.block_in) *
               (16 + variant.block_taps),
-          {{{Param::tile_w, tile_w},
+          {{{Param::first_w, first},
+            {Param::tile_w, tile_w},
             {Param::tiles_w, tiles_w},
             {Param::log2_step, std::countr_zero(static_cast<std::uint64_t>(step))},
             {Param::out_tiles, out_tiles},

@@ -291,6 +291,13 @@ def outputs_of(layer, axis):
     return owners
 
 
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(2, 2, 3), (3, 3, 2), (3, 4, 3)])
+def test_taps_that_reach_past_the_image_ask_for_no_second_nchw_program(kernel, stride, dilation):
+    sizes = {"kernel": (kernel,) * 2, "stride": (stride,) * 2, "dilation": (dilation,) * 2}
+    chosen = plan(replace(HEADLINE, padding=(0, 0), **sizes))
+    assert (chosen.arguments["first_w"], chosen.arguments["tiles_w"]) == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("change", "dtype", "tiles", "why"),
     [
@@ -326,8 +333,11 @@ def test_tap_tables_are_those_of_the_geometry(layer, layout):
         inputs = [i for _, i in owners.values()]
         outside |= min(inputs) < 0 or max(inputs) >= layer.size[axis]
         span = max(inputs) + 1 - min(inputs)
+        first = min(inputs)
+        if layout == "nchw" and name == "w":
+            first = max(first, 0)  # outputs of columns outside the image need no product
         if f"first_{name}" in arguments:
-            assert arguments[f"first_{name}"] == min(inputs)
+            assert arguments[f"first_{name}"] == first
         if f"span_{name}" in arguments:
             assert arguments[f"span_{name}"] == span
         if layout == "nhwc":
@@ -336,6 +346,10 @@ def test_tap_tables_are_those_of_the_geometry(layer, layout):
     if layout == "nchw":
         reaches = [(o + layer.padding[1]) // layer.stride[1] - i for o, (_, i) in owners.items()]
         assert 0 <= max(reaches) <= arguments["halo_w"]
+        # Programs' columns, and what taps reach over them, are all of the output.
+        end = first + arguments["tile_w"] * arguments["tiles_w"]
+        last_column = len(owners) - 1 + layer.padding[1]
+        assert last_column < (end + arguments["halo_w"]) * layer.stride[1]
         stride = layer.stride[0]
         tap_of = {tap * layer.dilation[0] % stride: tap for tap in range(layer.kernel[0])}
         assert (arguments["empty_h"] >> stride & 1) == (0 not in tap_of)

@@ -84,8 +84,8 @@ def single_tap_nchw(
     padding_w,
     dilation_h,
     dilation_w,
-    first_h,  # input rows and columns, some outside the image, whose outputs are all of the output
-    first_w,
+    first_h,  # of the input rows, some outside the image, whose outputs are all of the output
+    first_w,  # and of the columns; at least 0
     halo_w,  # input columns left of an output's own that its tap may reach
     tile_w,  # input columns of a program whose outputs are complete
     tiles_w,
@@ -107,6 +107,7 @@ def single_tap_nchw(
     SECTOR: tl.constexpr = 2 * VECTOR
     PITCH: tl.constexpr = BLOCK_PIXELS * STRIDE + GAP
     PIECES: tl.constexpr = 3 if PRECISION == "fp32" else 1
+    EDGE: tl.constexpr = 64  # more columns than taps reach over their pixel's own and a sector
     TOGETHER: tl.constexpr = 2 if TAPS <= 3 and STRIDE <= 5 else 1  # products that registers hold
     piece: tl.constexpr = gl.bfloat16 if PRECISION == "fp32" else x.dtype.element_ty
 
@@ -143,14 +144,12 @@ def single_tap_nchw(
     p = gl.arange(0, BLOCK_PIXELS, layout=gl.SliceLayout(1, LEFT))
     k = gl.arange(0, BLOCK_IN, layout=gl.SliceLayout(0, LEFT))
     x += image_group.to(gl.int64) * (group_in * plane_in) + i_h * in_w + first_pixel
-    left_end = gl.where((i_h >= 0) & (i_h < in_h), -first_pixel, BLOCK_PIXELS)
-    right_end = in_w - first_pixel
-    in_image = (p >= left_end) & (p < right_end)
-    in_x = in_image[:, None] & (k < group_in)[None, :]
+    pixels = gl.where((i_h >= 0) & (i_h < in_h), in_w - first_pixel, 0)  # in the image
+    in_x = (p < pixels)[:, None] & (k < group_in)[None, :]
     a = (x + k * plane_in)[None, :] + p[:, None]
     a = gl.load(a, mask=in_x, other=0.0, eviction_policy="evict_last")
     q = gl.arange(0, BLOCK_PIXELS, layout=gl.SliceLayout(1, MMA))
-    has_product = ((q >= left_end) & (q < right_end))[:, None]
+    has_product = (q < pixels)[:, None]
 
     # The weights of a kernel row, [channels in, channels out] a tap: loaded while the ones before
     # are multiplied.
@@ -172,7 +171,7 @@ def single_tap_nchw(
     end_column = gl.arange(0, SECTOR, layout=gl.SliceLayout(0, gl.SliceLayout(1, ENDS)))
     y_lines = y_step * channel
     y_ends = (y_step * end_channel)[:, None, None] + end_column[None, None, :]
-    LINES_A_ROW: tl.constexpr = (BLOCK_PIXELS * STRIDE + SECTOR - 1) // COLUMNS + 1
+    LINES_A_ROW: tl.constexpr = (BLOCK_PIXELS * STRIDE + EDGE - 1) // COLUMNS + 1
 
     # A position counts outputs from where `y_tile` is. What a program stores of a row begins and
     # ends on a sector where it can: all but between two rows with taps, and at the ends of a plane.
@@ -181,6 +180,8 @@ def single_tap_nchw(
     complete = first_column + halo_w * STRIDE + SECTOR - 1
     complete_end = gl.where(tile < tiles_w - 1, complete + tile_w * STRIDE, 1 << 30)
     complete = gl.where(tile > 0, complete, -1 << 30)
+
+    edges = gl.where(halo_w > 0, gl.cdiv(halo_w * STRIDE, SECTOR) + 1, 0)  # sectors
 
     # Rows with taps are put together in shared memory.
     ELEMENTS: tl.constexpr = BLOCK_OUT * PITCH + BLOCK_OUT // 2 * 8 + COLUMNS
@@ -273,6 +274,12 @@ def single_tap_nchw(
                 target = y_tile + gl.multiple_of(base + first * SECTOR, SECTOR) + y_lines
                 target = target[:, None] + column[None, :]
 
+                # Bias where only taps of pixels outside the image would reach, left and right.
+                for i in range(edges):
+                    _sector(image, i, SECTOR, SHORT).slice(0, 1, 1).store(end_empty)
+                for i in range(edges):
+                    number = BLOCK_PIXELS * STRIDE // SECTOR + i
+                    _sector(image, number, SECTOR, SHORT).slice(0, 1, 1).store(end_empty)
                 for slot in gl.static_range(STRIDE):
                     if (empty_w >> slot) & 1:
                         _spread_out(image, shift + slot, plain, SPREAD)
