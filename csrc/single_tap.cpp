@@ -49,33 +49,52 @@ constexpr std::int64_t kGridLayers = 65535;  // what a grid may have in y and z
 // are that far apart, and a sector more.
 constexpr std::int64_t kReach = 48;
 
+// `tiles_w` programs take `tile_w` columns each of an input row, from `first` on. What outputs
+// would ask of columns outside the image is bias, as far as a tap's reach, and needs no program.
+struct Columns {
+  std::int64_t first, tile_w, tiles_w;
+};
+
+Columns columns(const Problem& problem, std::int64_t pixels, std::int64_t sector) noexcept {
+  const std::int64_t stride = problem.geometry.stride.w;
+  const SingleTaps taps = across(problem);
+  const std::int64_t first = std::max<std::int64_t>(taps.first, 0);
+  const std::int64_t image_end = std::min(taps.first + taps.span, problem.in.w);
+  const std::int64_t reach_end =
+      cdiv(problem.out().w + problem.geometry.padding.w, stride) - taps.halo;
+  const std::int64_t span = std::max({image_end, reach_end, first + 1}) - first;
+  if (span <= pixels) return {first, span, 1};
+  // A program shares sectors with the next, and needs the pixels under them.
+  const std::int64_t tile_w = pixels - taps.halo - cdiv(sector - 1, stride);
+  return {first, tile_w, tile_w > 0 ? cdiv(span, tile_w) : 0};
+}
+
 // Channel tiles of a program: it loads and splits its input once for all. Where few outputs have
-// taps that is little, memory is busy anyway, and short programs write closer together.
-std::int64_t channel_tiles(const Problem& problem) noexcept {
-  const Geometry& g = problem.geometry;
-  const std::int64_t all = problem.dtype == DType::f32 ? 4 : 6;
-  return all * problem.kernel.h * problem.kernel.w / (g.stride.h * g.stride.w);
+// taps that is little, memory is busy anyway, and short programs write closer together. `others`:
+// programs for each tile.
+std::int64_t channel_tiles(const Problem& problem, std::int64_t out_tiles, double others,
+                           int sms) noexcept {
+  const bool wide = problem.dtype == DType::f32;
+  const Pair stride = problem.geometry.stride;
+  const auto programs = [&](std::int64_t tiles) { return product(others, cdiv(out_tiles, tiles)); };
+  std::int64_t tiles = (wide ? 4 : 6) * problem.kernel.h * problem.kernel.w / (stride.h * stride.w);
+  tiles = std::clamp<std::int64_t>(tiles, 1, out_tiles);
+  while (tiles > 1 && programs(tiles) < 4.0 * sms) --tiles;
+  // What registers leave room for. One tile more where that saves a second, emptier wave.
+  const double resident = (wide ? 3.0 : 5.0) * sms;
+  return tiles + (programs(tiles) > resident && programs(tiles + 1) <= resident);
 }
 
 Candidate candidate_nchw(const Variant& variant, const Problem& problem, int sms) noexcept {
   const Pair in = problem.in, out = problem.out();
   const std::int64_t stride = problem.geometry.stride.w;
-  const SingleTaps taps_w = across(problem);
-  // Columns of pixels outside the image need none, but for what lies beyond a tap's reach.
-  const std::int64_t halo = taps_w.halo, first = std::max<std::int64_t>(taps_w.first, 0);
-  const std::int64_t reached = cdiv(out.w + problem.geometry.padding.w, stride) - halo;
-  const std::int64_t span =
-      std::max({std::min(taps_w.first + taps_w.span, in.w), reached, first + 1}) - first;
   const std::int64_t sector = problem.dtype == DType::f32 ? 8 : 16;
-  // Unless one program has all input columns, it shares sectors with the next, and needs the pixels
-  // under them.
-  const bool whole = span <= variant.block_pixels;
-  const std::int64_t tile_w = whole ? span : variant.block_pixels - halo - cdiv(sector - 1, stride);
+  const auto [first, tile_w, tiles_w] = columns(problem, variant.block_pixels, sector);
   // Planes of channels so far apart begin alike in a sector.
   const std::int64_t step = sector / std::gcd(sector, out.h * out.w);
   const std::int64_t channels = variant.block_out * step;
-  if (variant.stride != stride || variant.block_taps < problem.kernel.w || tile_w <= 0 ||
-      halo * stride > kReach || !weight_fits(variant, problem) ||
+  if (variant.stride != stride || variant.block_taps < problem.kernel.w || tiles_w == 0 ||
+      across(problem).halo * stride > kReach || !weight_fits(variant, problem) ||
       out.w < sector ||  // a sector may belong to two rows, not to three
       // Offsets in a program are 32-bit.
       product(channels + 1, out.h, out.w) > kInt32 ||
@@ -84,17 +103,11 @@ Candidate candidate_nchw(const Variant& variant, const Problem& problem, int sms
   const std::int64_t before = (problem.group_out() - 1) / channels;
   const std::int64_t out_tiles =
       before * step + std::min(step, problem.group_out() - before * channels);
-  const std::int64_t tiles_w = cdiv(span, tile_w);
   const std::int64_t x = tiles_w * down(problem).span, z = problem.batch * problem.geometry.groups;
-  const auto programs = [&](std::int64_t tiles) { return product(x, cdiv(out_tiles, tiles), z); };
-  std::int64_t tiles = std::clamp<std::int64_t>(channel_tiles(problem), 1, out_tiles);
-  while (tiles > 1 && programs(tiles) < 4.0 * sms) --tiles;
-  // What registers leave room for. A tile more each, where then no second, emptier wave is needed.
-  const double resident = (problem.dtype == DType::f32 ? 3.0 : 5.0) * sms;
-  if (programs(tiles) > resident && programs(tiles + 1) <= resident) ++tiles;
+  const std::int64_t tiles = channel_tiles(problem, out_tiles, product(x, z), sms);
   const std::int64_t y = cdiv(out_tiles, tiles);
   if (x > kInt32 || std::max(y, z) > kGridLayers) return {};
-  const double waves = std::ceil(programs(tiles) / sms);
+  const double waves = std::ceil(product(x, y, z) / sms);
   return {&variant,
           x,
           waves * static_cast<double>(tiles) * (variant.block_pixels + variant.block_in) *
