@@ -46,6 +46,11 @@ LAYERS = [
     Layer(1, 4, 18, (2, 140), (2, 3), (3, 5), (1, 1), bias=True, why="two tiles a row, odd planes"),
     Layer(1, 4, 8, (2, 150), (2, 2), (2, 3), (1, 2), (0, 0), (3, 5), why="tiles that share inputs"),
     Layer(1, 4, 8, (1, 180), (2, 2), (2, 2), (0, 0), (0, 1), why="a last tile under a sector"),
+    Layer(1, 4, 8, (2, 128), (2, 3), (2, 4), (0, 0), (1, 2), (1, 3), bias=True,
+          why="taps reach past a tile that is all of a row"),
+    Layer(1, 34, 8, (1, 64), (2, 2), (2, 2), (0, 0), (0, 2), (1, 3), why="and past a narrow one"),
+    Layer(1, 4, 8, (2, 200), (1, 3), (2, 8), (0, 2), (0, 9), (1, 17), bias=True,
+          why="taps reach over four columns, from tile to tile"),
     Layer(1, 33, 8, (2, 70), (1, 5), (2, 7), (0, 3), bias=True, why="33 channels, a narrow tile"),
     Layer(1, 3, 3, (1, 20), (1, 4), (1, 6), bias=True, why="no rows below or above"),
 ]  # fmt: skip
