@@ -1,5 +1,8 @@
 """Every kernel family in Triton's interpreter, with the grid and arguments of the C++ plan."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -56,8 +59,12 @@ LAYERS = [
 ]  # fmt: skip
 
 
-def check(layer, dtype="f32", precision="fp32", layout="nchw"):
-    chosen = _C.plan(layer.problem(dtype, precision, layout), _C.Target(ARCH))
+def plan(layer, dtype="f32", precision="fp32", layout="nchw"):
+    return _C.plan(layer.problem(dtype, precision, layout), _C.Target(ARCH))
+
+
+def check(layer, dtype="f32", precision="fp32", layout="nchw", chosen=None):
+    chosen = chosen or plan(layer, dtype, precision, layout)
     variant = VARIANTS[chosen.variant]
     memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
     torch_dtype = DTYPES[dtype]
@@ -84,6 +91,25 @@ def test_geometry(layer, layout):
     check(layer, layout=layout)
 
 
+LARGE = [
+    Layer(1, 32, 24, (1, 128), (3, 3), (5, 5), (1, 1), dilation=(2, 2), why="the headline"),
+    Layer(1, 16, 24, (1, 128), (3, 3), (4, 4), dilation=(3, 3), bias=True, why="taps reach past"),
+    Layer(1, 16, 20, (1, 130), (2, 3), (2, 3), bias=True, why="odd planes, two tiles a row"),
+]
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+@pytest.mark.parametrize("layer", LARGE, ids=lambda layer: layer.why)
+def test_nchw_programs_of_a_large_batch(layer, dtype):
+    # One image gets narrow tiles; it is launched as one of many.
+    many = plan(replace(layer, batch=4000), dtype)
+    assert VARIANTS[many.variant]["constants"]["BLOCK_PIXELS"] == 128
+    chosen = SimpleNamespace(
+        variant=many.variant, arguments=many.arguments, grid=(*many.grid[:2], layer.batch)
+    )
+    check(layer, dtype, chosen=chosen)
+
+
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize(
     ("dtype", "precision"), [("f32", "tf32"), ("f32", "fp16"), ("f16", "fp32"), ("bf16", "fp32")]
@@ -103,7 +129,7 @@ def test_dtype_and_precision(dtype, precision, layout):
 )
 def test_dtype_and_precision_of_a_single_tap(dtype, precision, layout):
     layer = Layer(2, 40, 24, (4, 6), (3, 3), (5, 4), (1, 1), (1, 1), bias=True)
-    chosen = _C.plan(layer.problem(dtype, precision, layout), _C.Target(ARCH))
+    chosen = plan(layer, dtype, precision, layout)
     assert VARIANTS[chosen.variant]["family"] == f"single_tap_{layout}"
     # TF32 is asked for, fp32 comes: that costs nothing here.
     check(layer, dtype, "fp32" if dtype == "f32" else precision, layout)
@@ -116,7 +142,7 @@ def test_dtype_and_precision_of_a_single_tap(dtype, precision, layout):
 @pytest.mark.parametrize("width", [8, 7], ids=["aligned", "odd"])
 def test_dtype_and_precision_of_a_pixel_shuffle(dtype, precision, width):
     layer = Layer(2, 40, 24, (4, width), (2, 2), (2, 2), bias=True)
-    chosen = _C.plan(layer.problem(dtype, precision), _C.Target(ARCH))
+    chosen = plan(layer, dtype, precision)
     assert VARIANTS[chosen.variant]["family"] == "pixel_shuffle"
     assert VARIANTS[chosen.variant]["aligned"] == (width == 8)
     check(layer, dtype, precision)
@@ -145,7 +171,7 @@ def test_nan_and_infinity_reach_the_output(family, kernel, added, layout, precis
     x = torch.zeros(1, 16, 2, 4).contiguous(memory_format=memory_format)
     x[0, 0, 0, 0] = float("nan")
     x[0, 0, 1, 1] = float("inf")
-    chosen = _C.plan(layer.problem("f32", precision, layout), _C.Target(ARCH))
+    chosen = plan(layer, "f32", precision, layout)
     variant = VARIANTS[chosen.variant]
     assert variant["family"] == family
     y = torch.zeros(1, 16, 2, 3 * stride + kernel + added)
@@ -164,7 +190,7 @@ def test_outputs_without_a_tap_are_bias_whatever_the_input(dtype, layout):
     memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
     x = torch.full((1, 16, 2, 6), float("inf"), dtype=DTYPES[dtype])
     x = x.contiguous(memory_format=memory_format)
-    chosen = _C.plan(layer.problem(dtype, "fp32", layout), _C.Target(ARCH))
+    chosen = plan(layer, dtype, "fp32", layout)
     variant = VARIANTS[chosen.variant]
     assert variant["family"] == f"single_tap_{layout}"
     y = torch.zeros(1, 16, 5, 17, dtype=x.dtype).contiguous(memory_format=memory_format)
@@ -190,7 +216,7 @@ def test_infinite_and_nan_operands(dtype, layout):
         weight[i, 3 * i] = special
         weight[7 - i, 15 - i, i % 2, i // 2] = special
     expected = reference(x, weight, None, layer)
-    chosen = _C.plan(layer.problem(dtype, "fp32", layout), _C.Target(ARCH))
+    chosen = plan(layer, dtype, "fp32", layout)
     assert VARIANTS[chosen.variant]["family"] == f"single_tap_{layout}"
     y = torch.zeros(expected.shape, dtype=x.dtype).contiguous(memory_format=memory_format)
     x = x.contiguous(memory_format=memory_format)
