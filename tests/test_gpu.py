@@ -54,7 +54,10 @@ def check(layer, dtype="f32", precision="fp32", layout="nchw"):
     n, (h, w) = layer.batch, plan.problem.output_size
     poison(n * layer.out_channels * h * w, x.dtype)
     y = convt.conv_transpose2d(x, weight, bias, *arguments(layer), precision=precision)
-    assert y.stride() == F.conv_transpose2d(x, weight, bias, *arguments(layer)).stride()
+    if all(added < s for added, s in zip(layer.output_padding, layer.stride, strict=True)):
+        assert y.stride() == F.conv_transpose2d(x, weight, bias, *arguments(layer)).stride()
+    else:  # without cuDNN, where ATen's results are contiguous whatever the input is
+        assert y.is_contiguous(memory_format=FORMATS[layout])
     some = slice(0, REFERENCE_CHANNELS if layer.groups == 1 else None)
     images = slice(0, 2), slice(max(n - 2, 0), n)  # the first and the last of the batch
     for image in images:
