@@ -50,7 +50,8 @@ constexpr std::int64_t kGridLayers = 65535;  // what a grid may have in y and z
 constexpr std::int64_t kReach = 48;
 
 // `tiles_w` programs take `tile_w` columns each of an input row, from `first` on. What outputs
-// would ask of columns outside the image is bias, as far as a tap's reach, and needs no program.
+// would ask of columns outside the image is bias, as far as a tap's reach, and needs no program. No
+// programs where the shared image has no room.
 struct Columns {
   std::int64_t first, tile_w, tiles_w;
 };
@@ -58,6 +59,7 @@ struct Columns {
 Columns columns(const Problem& problem, std::int64_t pixels, std::int64_t sector) noexcept {
   const std::int64_t stride = problem.geometry.stride.w;
   const SingleTaps taps = across(problem);
+  if (taps.halo * stride > kReach) return {};
   const std::int64_t first = std::max<std::int64_t>(taps.first, 0);
   const std::int64_t image_end = std::min(taps.first + taps.span, problem.in.w);
   const std::int64_t reach_end =
@@ -94,7 +96,7 @@ Candidate candidate_nchw(const Variant& variant, const Problem& problem, int sms
   const std::int64_t step = sector / std::gcd(sector, out.h * out.w);
   const std::int64_t channels = variant.block_out * step;
   if (variant.stride != stride || variant.block_taps < problem.kernel.w || tiles_w == 0 ||
-      across(problem).halo * stride > kReach || !weight_fits(variant, problem) ||
+      !weight_fits(variant, problem) ||
       out.w < sector ||  // a sector may belong to two rows, not to three
       // Offsets in a program are 32-bit.
       product(channels + 1, out.h, out.w) > kInt32 ||

@@ -35,6 +35,13 @@ def _top_half(value):
 
 
 @triton.jit
+def _finite(value):
+    """The nearest finite number."""
+    largest: tl.constexpr = 3.4028234663852886e38
+    return tl.clamp(value, -largest, largest)
+
+
+@triton.jit
 def split_input(value, PRECISION: tl.constexpr):
     """Left operand of `split_product`: bf16 pieces, for fp32 three whose sum is `value` exactly.
 
@@ -46,9 +53,8 @@ def split_input(value, PRECISION: tl.constexpr):
     if PRECISION == "fp16":
         high = value.to(tl.float16)
     elif PRECISION != "native":
-        largest: tl.constexpr = 3.4028234663852886e38
         high, _ = _top_half(value)
-        _, rest = _top_half(tl.clamp(value, -largest, largest))
+        _, rest = _top_half(_finite(value))
         if PRECISION == "fp32":
             middle, rest = _top_half(rest)
             low, _ = _top_half(rest)
@@ -70,9 +76,8 @@ def split_weight(value, PRECISION: tl.constexpr):
     if PRECISION == "fp16":
         high = value.to(tl.float16)
     elif PRECISION != "native":
-        largest: tl.constexpr = 3.4028234663852886e38
         tiny: tl.constexpr = 2.0**-32
-        finite = tl.clamp(value, -largest, largest)
+        finite = _finite(value)
         high, rest = _top_half(finite)
         if PRECISION == "fp32":
             middle, rest = _top_half(rest + finite * tiny)

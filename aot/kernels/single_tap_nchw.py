@@ -223,8 +223,7 @@ def single_tap_nchw(
                 start = gl.where(o_h == 0, row, (row + SECTOR - 1) & -SECTOR)
                 end = (row_end + gl.where(below != 0, SECTOR - 1, 0)) & -SECTOR
                 end = gl.where(o_h == out_h - 1, row_end, end)
-                start = gl.minimum(gl.maximum(start, (complete + row) & -SECTOR), end)
-                end = gl.minimum(end, (complete_end + row) & -SECTOR)
+                start, end = _of_program(start, end, row, complete, complete_end, SECTOR)
                 first = (start + SECTOR - 1) // SECTOR
                 last = end // SECTOR
                 target = y_tile + gl.multiple_of(first * SECTOR, SECTOR) + y_lines
@@ -233,9 +232,8 @@ def single_tap_nchw(
                     mask = sector + i * (COLUMNS // SECTOR) < last - first
                     gl.store(target + i * COLUMNS, empty, mask=mask)
                 for side in gl.static_range(2):
-                    number = first - 1 if side == 0 else last
-                    is_part = start < first * SECTOR if side == 0 else last * SECTOR < end
-                    if is_part:
+                    number, is_stored = _end_sector(side, first, last, start, end, SECTOR)
+                    if is_stored:
                         in_end = end_stored & _within(number, end_column, SECTOR, start, end)
                         gl.store(y_tile + number * SECTOR + y_ends, end_empty, mask=in_end)
 
@@ -259,8 +257,7 @@ def single_tap_nchw(
                 start = gl.where((above != 0) | (o_h == 0), row, row & -SECTOR)
                 end = (row_end + SECTOR - 1) & -SECTOR
                 end = gl.where((below != 0) | (o_h == out_h - 1), row_end, end)
-                start = gl.minimum(gl.maximum(start, (complete + row) & -SECTOR), end)
-                end = gl.minimum(end, (complete_end + row) & -SECTOR)
+                start, end = _of_program(start, end, row, complete, complete_end, SECTOR)
 
                 # The image begins on a sector too, before `y` perhaps.
                 base = gl.multiple_of((row + first_column) & -SECTOR, SECTOR)
@@ -296,9 +293,8 @@ def single_tap_nchw(
                     line = _sector(image, first + i * (COLUMNS // SECTOR), SECTOR, LONG).load(LINES)
                     gl.store(target + i * COLUMNS, line, mask=mask)
                 for side in gl.static_range(2):
-                    number = first - 1 if side == 0 else last
-                    is_part = start < first * SECTOR if side == 0 else last * SECTOR < end
-                    if is_part:
+                    number, is_stored = _end_sector(side, first, last, start, end, SECTOR)
+                    if is_stored:
                         in_end = end_stored & _within(number, end_column, SECTOR, start, end)
                         in_row = _within(number, end_column, SECTOR, row, row_end)
                         value = _sector(image, number, SECTOR, SHORT).slice(0, 1, 1).load(ENDS)
@@ -311,6 +307,21 @@ def _first_channel(tile, log2_step, BLOCK_OUT: tl.constexpr):
     """Of a group's tile of channels."""
     step = 1 << log2_step
     return (tile >> log2_step) * (BLOCK_OUT * step) + (tile & (step - 1))
+
+
+@gluon.jit
+def _of_program(start, end, row, complete, complete_end, SECTOR: tl.constexpr):
+    """Of a row's outputs from `start` to `end`, those that a program's columns make complete."""
+    start = gl.minimum(gl.maximum(start, (complete + row) & -SECTOR), end)
+    return start, gl.minimum(end, (complete_end + row) & -SECTOR)
+
+
+@gluon.jit
+def _end_sector(side: tl.constexpr, first, last, start, end, SECTOR: tl.constexpr):
+    """The sector before a row's whole ones or after them, and whether some of it is stored."""
+    number = first - 1 if side == 0 else last
+    is_stored = start < first * SECTOR if side == 0 else last * SECTOR < end
+    return number, is_stored
 
 
 @gluon.jit

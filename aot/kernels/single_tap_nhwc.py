@@ -13,7 +13,12 @@ import triton
 import triton.language as tl
 
 from aot.kernels.precision import dot, split_input, split_product, split_weight
-from aot.kernels.taps import tap_of
+
+
+@triton.jit
+def _tap_of(taps, residue):
+    """The tap of outputs o with (o + padding) % stride == residue: a nibble; >= kernel is none."""
+    return ((taps >> (residue * 4)) & 15).to(tl.int32)
 
 
 @triton.jit
@@ -41,7 +46,7 @@ def single_tap_nhwc(
     weight,  # [groups * group_in, kernel_h, kernel_w, group_out]
     bias,
     y,
-    taps_h,  # 4 bits a residue, see tap_of
+    taps_h,  # 4 bits a residue, see _tap_of
     taps_w,
     has_bias,
     edges,  # whether there is a bias, or a tap of an output outside the image
@@ -89,8 +94,8 @@ def single_tap_nhwc(
     n = first_tile // tiles_h
     tile = first_tile - n * tiles_h
 
-    tap_h = tap_of(taps_h, residue_h)
-    tap_w = tap_of(taps_w, residue_w)
+    tap_h = _tap_of(taps_h, residue_h)
+    tap_w = _tap_of(taps_w, residue_w)
     reach_h = tl.where(tap_h < kernel_h, tap_h * dilation_h, residue_h)
     reach_w = tl.where(tap_w < kernel_w, tap_w * dilation_w, residue_w)
     x_h = first_h + tile * tile_h
