@@ -151,4 +151,4 @@ def phase(
     acc += b[None, :]
     y_tile = y_pixel[:, None] + (out * y_c)[None, :]
     mask = stored[:, None] & out_inside[None, :]
-    tl.store(y + y_tile, acc.to(y.dtype.element_ty), mask=mask)
+    tl.store(y + y_tile, acc.to(y.dtype.element_ty), mask=mask, cache_modifier=".cs")

@@ -230,12 +230,13 @@ def single_tap_nchw(
                 target = target[:, None] + column[None, :]
                 for i in gl.static_range(LINES_A_ROW):
                     mask = sector + i * (COLUMNS // SECTOR) < last - first
-                    gl.store(target + i * COLUMNS, empty, mask=mask)
+                    gl.store(target + i * COLUMNS, empty, mask=mask, cache_modifier=".cs")
                 for side in gl.static_range(2):
                     number, is_stored = _end_sector(side, first, last, start, end, SECTOR)
                     if is_stored:
                         in_end = end_stored & _within(number, end_column, SECTOR, start, end)
-                        gl.store(y_tile + number * SECTOR + y_ends, end_empty, mask=in_end)
+                        place = y_tile + number * SECTOR + y_ends
+                        gl.store(place, end_empty, mask=in_end, cache_modifier=".cs")
 
         for tap_h in range(kernel_h):
             for tap in gl.static_range(TAPS):
@@ -291,7 +292,7 @@ def single_tap_nchw(
                 for i in gl.static_range(LINES_A_ROW):
                     mask = sector + i * (COLUMNS // SECTOR) < last - first
                     line = _sector(image, first + i * (COLUMNS // SECTOR), SECTOR, LONG).load(LINES)
-                    gl.store(target + i * COLUMNS, line, mask=mask)
+                    gl.store(target + i * COLUMNS, line, mask=mask, cache_modifier=".cs")
                 for side in gl.static_range(2):
                     number, is_stored = _end_sector(side, first, last, start, end, SECTOR)
                     if is_stored:
@@ -299,7 +300,8 @@ def single_tap_nchw(
                         in_row = _within(number, end_column, SECTOR, row, row_end)
                         value = _sector(image, number, SECTOR, SHORT).slice(0, 1, 1).load(ENDS)
                         value = gl.where(in_row, value, end_empty)
-                        gl.store(y_tile + (base + number * SECTOR) + y_ends, value, mask=in_end)
+                        place = y_tile + (base + number * SECTOR) + y_ends
+                        gl.store(place, value, mask=in_end, cache_modifier=".cs")
 
 
 @gluon.jit
