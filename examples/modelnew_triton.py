@@ -43,13 +43,13 @@ def split_input(value, PRECISION: tl.constexpr):
     if PRECISION == "fp16":
         high = value.to(tl.float16)
     elif PRECISION != "native":
-        high, _ = _top_half(value)
-        _, rest = _top_half(_finite(value))
+        high, rest = _top_half(value)
         if PRECISION == "fp32":
+            _, rest = _top_half(_finite(value))
             middle, rest = _top_half(rest)
             low, _ = _top_half(rest)
-        else:
-            middle = rest.to(tl.bfloat16)
+        else:  # no clamp: that moves registers in the loop of `pixel_shuffle`, 14 % of its time
+            middle = tl.where(rest == rest, rest, 0.0).to(tl.bfloat16)
     return high, middle, low
 
 
