@@ -51,7 +51,10 @@ def kernel(variant: Variant) -> triton.JITFunction:
 
 def source(variant: Variant) -> ASTSource:
     fn = kernel(variant)
-    runtime = [name for name in fn.arg_names if name not in variant.constants]
+    constants = {
+        name: variant.constants[name] for name in fn.arg_names if name in variant.constants
+    }
+    runtime = [name for name in fn.arg_names if name not in constants]
     signature = {
         name: variant.type_of(name) if name in runtime else "constexpr" for name in fn.arg_names
     }
@@ -61,7 +64,7 @@ def source(variant: Variant) -> ASTSource:
         if variant.divisibility(name) > 1
     }
     language = GluonASTSource if fn.is_gluon() else ASTSource
-    return language(fn, signature, variant.constants, attrs)
+    return language(fn, signature, constants, attrs)
 
 
 def options(variant: Variant, arch: int, registers: int | None = None) -> dict[str, int | None]:

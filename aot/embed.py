@@ -50,8 +50,8 @@ def _variant_row(position: int, kernel: dict[str, Any]) -> str:
         f"DType::{kernel['dtype']}, Precision::{precision}, Layout::{kernel['layout']}, "
         f"{_cpp(kernel['aligned'])}, {_cpp(kernel['wide'])}, {_cpp(kernel['deep'])}, "
         f"{kernel['vector']}, {tile['pixels']}, {tile['out']}, {tile['into']}, {tile['stride']}, "
-        f"{tile['taps']}, {tile['warps']}u, parameters_{position}, constants_{position}, "
-        f"images_{position}}},\n"
+        f"{tile['taps']}, {tile['held']}, {tile['warps']}u, parameters_{position}, "
+        f"constants_{position}, images_{position}}},\n"
     )
 
 

@@ -12,8 +12,12 @@ import numpy as np
 import triton.language as tl
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonJITFunction
-from triton.experimental.gluon.language.nvidia import ampere
+from triton.experimental.gluon.language.nvidia import ampere, hopper
 from triton.runtime import interpreter
+
+from aot.kernels import target
+
+WGMMA = False  # whether kernels take the paths of a GPU with `wgmma`
 
 
 class SharedMemory:
@@ -92,6 +96,10 @@ class Language:
         return tl.zeros(value.shape, value.dtype)
 
     @staticmethod
+    def convert_layout(value: tl.tensor, layout: Any) -> tl.tensor:
+        return value
+
+    @staticmethod
     def allocate_shared_memory(dtype: Any, shape: Any, layout: Any) -> SharedMemory:
         # Whatever is read before it is written is NaN.
         memory = np.full(np.prod(shape) * dtype.primitive_bitwidth // 8, 0xFF, np.uint8)
@@ -102,16 +110,51 @@ def mma_v2(a: tl.tensor, b: tl.tensor, acc: tl.tensor) -> tl.tensor:
     return tl.dot(a, b, acc)
 
 
+def warpgroup_mma(a: tl.tensor, b: SharedMemory, acc: tl.tensor, is_async: bool) -> tl.tensor:
+    return tl.dot(a, b.load(None), acc)
+
+
+def warpgroup_mma_wait(num_outstanding: int, deps: list[tl.tensor]) -> tl.tensor:
+    (value,) = deps
+    return value
+
+
+class AsyncCopy:
+    """What kernels call `async_copy`."""
+
+    @staticmethod
+    def async_copy_global_to_shared(smem: SharedMemory, pointer: tl.tensor, mask: Any) -> None:
+        smem.store(tl.load(pointer, mask=mask, other=0.0))
+
+    @staticmethod
+    def commit_group() -> None:
+        pass
+
+    @staticmethod
+    def wait_group(num_outstanding: int) -> None:
+        pass
+
+
+REPLACED: tuple[tuple[Any, Any], ...] = (
+    (gl, Language()),
+    (ampere.mma_v2, mma_v2),
+    (ampere.async_copy, AsyncCopy),
+    (hopper.warpgroup_mma, warpgroup_mma),
+    (hopper.warpgroup_mma_wait, warpgroup_mma_wait),
+    (hopper.fence_async_shared, lambda: None),
+    (target.has_wgmma, lambda: WGMMA),
+)
+
+
 @functools.cache
 def interpreted(kernel: types.FunctionType) -> interpreter.InterpretedFunction:
     """What `gluon.jit` decorates, for the interpreter; its module's other functions with it."""
     names = dict(kernel.__globals__)
     for name, value in kernel.__globals__.items():
-        if value is gl:
-            names[name] = Language()
-        elif value is ampere.mma_v2:
-            names[name] = mma_v2
-        elif isinstance(value, GluonJITFunction):
+        for original, replacement in REPLACED:
+            if value is original:
+                names[name] = replacement
+        if isinstance(value, GluonJITFunction):
             function = types.FunctionType(value.fn.__code__, names, value.fn.__name__)
             names[name] = interpreter.InterpretedFunction(function)
     return names[kernel.__name__]

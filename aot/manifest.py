@@ -16,7 +16,9 @@ def entry(variant: Variant, parameters: list[str], images: list[dict[str, Any]])
         "name": variant.name,
         "symbol": variant.family,
         **asdict(variant),
-        "constants": variant.constants,
+        "constants": {
+            name: value for name, value in variant.constants.items() if name in parameters
+        },
         "parameters": [
             {"name": name, "type": "pointer" if name in POINTERS else variant.type_of(name)}
             for name in parameters

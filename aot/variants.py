@@ -36,6 +36,7 @@ class Tile:
     stages: int
     stride: int = 0  # across; 0 for any
     taps: int = 0  # kernel columns there is room for; 0 for any number
+    held: int = 1  # tiles whose weights a program keeps
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Variant:
     precision: str
     layout: str
     tile: Tile
-    aligned: bool = False  # 16-byte vectors along channels
+    aligned: bool = False  # needs 16-byte vectors
     wide: bool = False  # 64-bit strides
     vector: int = 1  # output columns stored at once; divides the output's width
     deep: bool = True  # takes more input channels than a step's
@@ -72,13 +73,19 @@ class Variant:
 
     @property
     def constants(self) -> dict[str, int | bool | str]:
-        """Values of the kernel's compile-time parameters."""
+        """Values of compile-time parameters, for those kernels that have them."""
         return {
             **dict(self.extra),
             "PRECISION": self.precision,
             "BLOCK_PIXELS": self.tile.pixels,
             "BLOCK_OUT": self.tile.out,
             "BLOCK_IN": self.tile.into,
+            "WARPS": self.tile.warps,
+            "STRIDE": self.tile.stride,
+            "TAPS": self.tile.taps,
+            "HELD": self.tile.held,
+            "VECTOR": self.vector,
+            "DEEP": self.deep,
         }
 
     def type_of(self, parameter: str) -> str:
@@ -162,13 +169,10 @@ SINGLE_TAP_MATHS = (("f32", "fp32"), ("f16", "native"), ("bf16", "native"))
 
 def _pixel_shuffle() -> Iterator[Variant]:
     # Of a stride of 1; a wider one has fewer channels of as many columns.
-    shallow = Tile(128, 64, 32, warps=4, stages=1)
     steps = Tile(128, 64, 16, warps=4, stages=1)
     narrow, large = Tile(128, 64, 32, warps=4, stages=3), Tile(128, 128, 32, warps=4, stages=3)
-    tiles = {"fp32": (shallow, steps), "native": (narrow, large)}
     for (dtype, precision), stride in product(MATHS, (1, 2, 4, 8)):
-        for tile in tiles.get(precision, (steps,)):
-            deep = tile is not shallow
+        for tile in (narrow, large) if precision == "native" else (steps,):
             columns = replace(tile, out=tile.out // stride, stride=stride, taps=stride)
             plain = Variant(
                 "pixel_shuffle",
@@ -177,8 +181,6 @@ def _pixel_shuffle() -> Iterator[Variant]:
                 "nchw",
                 columns if precision == "native" else replace(columns, pixels=64),  # or it spills
                 vector=stride,
-                deep=deep,
-                extra=(("STRIDE", stride), ("DEEP", deep)),
                 divisors=(("y", 16), ("y_c", stride), ("out_w", stride)),
             )
             if tile is not large:
@@ -194,6 +196,31 @@ def _pixel_shuffle() -> Iterator[Variant]:
                 ("out_w", vector),
             )
             yield replace(plain, tile=columns, aligned=True, vector=vector, divisors=divisors)
+
+
+def _pixel_shuffle_shallow() -> Iterator[Variant]:
+    for (dtype, precision), stride in product(SINGLE_TAP_MATHS, (2, 4, 8)):
+        lanes = _lanes(dtype)
+        # fp32: half of the pixels for each warp, for their pieces need registers.
+        warps, held, pixels = (8, 4, 2) if dtype == "f32" else (4, 8, 4)
+        vector = min(lanes, pixels * stride)  # of neighbouring pixels that a thread has
+        vectors = Variant(
+            "pixel_shuffle_shallow",
+            dtype,
+            precision,
+            "nchw",
+            Tile(128, 64 // stride, 32, warps, stages=1, stride=stride, taps=stride, held=held),
+            aligned=True,
+            vector=vector,
+            deep=False,
+            divisors=(("x", 16), ("x_c", lanes), ("y", 16), ("y_c", vector), ("out_w", vector)),
+            registers=(128, 168),
+        )
+        yield vectors
+        if dtype == "f32":  # 16-bit numbers cannot be copied asynchronously one by one
+            vector = min(lanes, stride)
+            divisors = (("y", 16), ("y_c", vector), ("out_w", vector))
+            yield replace(vectors, aligned=False, vector=vector, divisors=divisors)
 
 
 # By stride: between the rows of the shared image, and how much of one is stored at once. The pitch,
@@ -218,13 +245,7 @@ def _single_tap_nchw() -> Iterator[Variant]:
                         "nchw",
                         replace(tile, stride=stride, taps=taps),
                         deep=False,
-                        extra=(
-                            ("STRIDE", stride),
-                            ("TAPS", taps),
-                            ("GAP", gap),
-                            ("COLUMNS", columns),
-                            ("WARPS", tile.warps),
-                        ),
+                        extra=(("GAP", gap), ("COLUMNS", columns)),
                         divisors=(("y", 16),),
                         # Programs a multiprocessor: five, four or three.
                         registers=(168,) if dtype == "f32" else (96, 128, 168),
@@ -242,14 +263,21 @@ def _single_tap_nhwc() -> Iterator[Variant]:
             aligned=True,
             divisors=_channel_vectors(dtype, "nhwc"),
         )
-        shallow = replace(plain, deep=False, extra=(("DEEP", False),))
+        shallow = replace(plain, deep=False)
         yield shallow
         yield replace(shallow, tile=replace(plain.tile, into=64))
         if precision == "native":
             tile = Tile(128, 64, 32, warps=4, stages=3)
-            yield replace(plain, tile=tile, extra=(("DEEP", True),))
+            yield replace(plain, tile=tile)
 
 
 def all_variants() -> list[Variant]:
-    families = (_pack(), _phase(), _pixel_shuffle(), _single_tap_nchw(), _single_tap_nhwc())
+    families = (
+        _pack(),
+        _phase(),
+        _pixel_shuffle(),
+        _pixel_shuffle_shallow(),
+        _single_tap_nchw(),
+        _single_tap_nhwc(),
+    )
     return sorted(chain(*families), key=lambda variant: variant.name)

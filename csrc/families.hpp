@@ -24,21 +24,29 @@ struct Candidate {
   std::int64_t grid_y = 1, grid_z = 1;  // `programs` in x
 };
 
+// What a GPU has for programs of a variant.
+struct Room {
+  int sms = 0;                // multiprocessors
+  std::int64_t resident = 0;  // programs that run at once
+};
+
 struct FamilyRules {
   Family family;
   const char* reason;  // why it is chosen
   // Null if some variant could serve the problem; else why none does.
   const char* (*unsupported)(const Problem& problem) noexcept;
   // Without a variant if this one cannot serve the problem.
-  Candidate (*candidate)(const Variant& variant, const Problem& problem, int sms) noexcept;
+  Candidate (*candidate)(const Variant& variant, const Problem& problem, const Room& room) noexcept;
 };
 
 extern const FamilyRules kPhase;
 extern const FamilyRules kPixelShuffle;
+extern const FamilyRules kPixelShuffleShallow;
 extern const FamilyRules kSingleTapNchw;
 extern const FamilyRules kSingleTapNhwc;
 
 inline constexpr std::int64_t kInt32 = std::numeric_limits<std::int32_t>::max();
+inline constexpr std::int64_t kGridLayers = 65535;  // what a grid may have in y and z
 
 constexpr std::int64_t cdiv(std::int64_t a, std::int64_t b) noexcept { return (a + b - 1) / b; }
 

@@ -52,7 +52,7 @@ bool weight_fits(const Problem& problem, const Variant& variant) noexcept {
 
 // Time grows with waves, and per input channel with the operands that a program loads; wide and
 // unaligned loads take more instructions.
-Candidate candidate(const Variant& variant, const Problem& problem, int sms) noexcept {
+Candidate candidate(const Variant& variant, const Problem& problem, const Room& room) noexcept {
   const Geometry& g = problem.geometry;
   const Pair out = problem.out();
   const Axis h = phases(out.h, g.stride.h, g.dilation.h);
@@ -70,7 +70,7 @@ Candidate candidate(const Variant& variant, const Problem& problem, int sms) noe
   const std::int64_t depth = cdiv(problem.group_in(), variant.block_in) * variant.block_in;
   const double loads = static_cast<double>(variant.block_pixels + variant.block_out);
   const double slowdown = (variant.aligned ? 1.0 : 2.0) * (variant.wide ? 2.0 : 1.0);
-  const double waves = static_cast<double>(cdiv(programs, sms));
+  const double waves = static_cast<double>(cdiv(programs, room.sms));
   return {&variant,
           programs,
           waves * loads * static_cast<double>(depth) * slowdown,

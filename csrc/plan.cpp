@@ -11,24 +11,40 @@ namespace convt {
 namespace {
 
 // The first that has a variant for a problem answers it.
-constexpr std::array kFamilies{&kPixelShuffle, &kSingleTapNchw, &kSingleTapNhwc, &kPhase};
+constexpr std::array kFamilies{&kPixelShuffleShallow, &kPixelShuffle, &kSingleTapNchw,
+                               &kSingleTapNhwc, &kPhase};
 
-// Multiprocessors of the smallest common GPU of an architecture: what a grid should fill.
-int multiprocessors(int arch) noexcept {
+// Multiprocessors of the smallest common GPU of an architecture, which a grid should fill, and what
+// each has.
+struct Multiprocessors {
+  int count, shared_kib, threads;
+};
+
+Multiprocessors multiprocessors(int arch) noexcept {
   switch (arch) {
     case 80:
-      return 108;
+      return {108, 164, 2048};
     case 86:
-      return 84;
+      return {84, 100, 1536};
     case 90:
-      return 132;
+      return {132, 228, 2048};
     case 100:
-      return 148;
+      return {148, 228, 2048};
     case 120:
-      return 170;
+      return {170, 100, 1536};
     default:
-      return 128;
+      return {128, 100, 1536};
   }
+}
+
+Room room(const Variant& variant, const Target& target) noexcept {
+  const auto [sms, shared_kib, threads] = multiprocessors(target.arch);
+  const Image& image = *variant.image(target.arch, target.kind);
+  const std::uint32_t registers = (32 * image.registers + 255) / 256 * 256 * variant.warps;
+  const std::uint32_t resident =
+      std::min({65536 / registers, shared_kib * 1024 / (image.shared_bytes + 1024),
+                threads / (32 * variant.warps)});
+  return {sms, std::max<std::int64_t>(resident, 1) * sms};
 }
 
 // Whether `variant` multiplies as `problem` asks, or more accurately, on `target`.
@@ -75,7 +91,6 @@ Plan plan(const Problem& problem, const Target& target) {
   if (target.arch == 0) return plan.reason = "no CUDA device that this build has kernels for", plan;
   if (problem.output_numel() == 0) return plan.reason = "the output is empty", plan;
 
-  const int sms = multiprocessors(target.arch);
   for (const FamilyRules* rules : kFamilies) {
     // The last family is the general one: its reason stands.
     if (const char* why = unsupported(rules->family, problem)) {
@@ -86,7 +101,7 @@ Plan plan(const Problem& problem, const Target& target) {
     Candidate best;
     for (const Variant& variant : variants()) {
       if (variant.family != rules->family || !matches(variant, problem, target)) continue;
-      const Candidate candidate = rules->candidate(variant, problem, sms);
+      const Candidate candidate = rules->candidate(variant, problem, room(variant, target));
       if (candidate.cost < best.cost) best = candidate;
     }
     if (!best.variant) continue;

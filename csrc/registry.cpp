@@ -21,6 +21,8 @@ std::string_view name(Family family) noexcept {
       return "pack";
     case Family::pixel_shuffle:
       return "pixel_shuffle";
+    case Family::pixel_shuffle_shallow:
+      return "pixel_shuffle_shallow";
     case Family::single_tap_nchw:
       return "single_tap_nchw";
     case Family::single_tap_nhwc:

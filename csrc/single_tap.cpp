@@ -44,7 +44,6 @@ bool weight_fits(const Variant& variant, const Problem& problem) noexcept {
              kInt32;
 }
 
-constexpr std::int64_t kGridLayers = 65535;  // what a grid may have in y and z
 // Columns by which a tap may reach over its pixel's own in the shared image: each variant's rows
 // are that far apart, and a sector more.
 constexpr std::int64_t kReach = 48;
@@ -75,19 +74,20 @@ Columns columns(const Problem& problem, std::int64_t pixels, std::int64_t sector
 // taps that is little, memory is busy anyway, and short programs write closer together. `others`:
 // programs for each tile.
 std::int64_t channel_tiles(const Problem& problem, std::int64_t out_tiles, double others,
-                           int sms) noexcept {
+                           const Room& room) noexcept {
   const bool wide = problem.dtype == DType::f32;
   const Pair stride = problem.geometry.stride;
   const auto programs = [&](std::int64_t tiles) { return product(others, cdiv(out_tiles, tiles)); };
   std::int64_t tiles = (wide ? 4 : 6) * problem.kernel.h * problem.kernel.w / (stride.h * stride.w);
   tiles = std::clamp<std::int64_t>(tiles, 1, out_tiles);
-  while (tiles > 1 && programs(tiles) < 4.0 * sms) --tiles;
-  // What registers leave room for. One tile more where that saves a second, emptier wave.
-  const double resident = (wide ? 3.0 : 5.0) * sms;
+  while (tiles > 1 && programs(tiles) < 4.0 * room.sms) --tiles;
+  // One tile more where that saves a second, emptier wave.
+  const double resident = static_cast<double>(room.resident);
   return tiles + (programs(tiles) > resident && programs(tiles + 1) <= resident);
 }
 
-Candidate candidate_nchw(const Variant& variant, const Problem& problem, int sms) noexcept {
+Candidate candidate_nchw(const Variant& variant, const Problem& problem,
+                         const Room& room) noexcept {
   const Pair in = problem.in, out = problem.out();
   const std::int64_t stride = problem.geometry.stride.w;
   const std::int64_t sector = problem.dtype == DType::f32 ? 8 : 16;
@@ -106,10 +106,10 @@ Candidate candidate_nchw(const Variant& variant, const Problem& problem, int sms
   const std::int64_t out_tiles =
       before * step + std::min(step, problem.group_out() - before * channels);
   const std::int64_t x = tiles_w * down(problem).span, z = problem.batch * problem.geometry.groups;
-  const std::int64_t tiles = channel_tiles(problem, out_tiles, product(x, z), sms);
+  const std::int64_t tiles = channel_tiles(problem, out_tiles, product(x, z), room);
   const std::int64_t y = cdiv(out_tiles, tiles);
   if (x > kInt32 || std::max(y, z) > kGridLayers) return {};
-  const double waves = std::ceil(product(x, y, z) / sms);
+  const double waves = std::ceil(product(x, y, z) / room.sms);
   return {&variant,
           x,
           waves * static_cast<double>(tiles) * (variant.block_pixels + variant.block_in) *
@@ -154,7 +154,8 @@ bool outside(std::int64_t size, const SingleTaps& taps) noexcept {
   return taps.first < 0 || taps.first + taps.span > size;
 }
 
-Candidate candidate_nhwc(const Variant& variant, const Problem& problem, int sms) noexcept {
+Candidate candidate_nhwc(const Variant& variant, const Problem& problem,
+                         const Room& room) noexcept {
   const Geometry& g = problem.geometry;
   const Pair in = problem.in, out = problem.out();
   const SingleTaps taps_h = down(problem), taps_w = across(problem);
@@ -178,14 +179,14 @@ Candidate candidate_nhwc(const Variant& variant, const Problem& problem, int sms
   };
   const auto programs = [&](std::int64_t tiles) { return product(x, y, cdiv(rows, tiles)); };
   std::int64_t tiles = tiles_of_a_program(problem);
-  while (tiles > 1 && (!fits(tiles) || programs(tiles) < 8.0 * sms)) --tiles;
+  while (tiles > 1 && (!fits(tiles) || programs(tiles) < 8.0 * room.sms)) --tiles;
   tiles = std::max(tiles, cdiv(rows, kGridLayers));
   if (!fits(tiles)) return {};
   const double depth =
       variant.deep ? 1.5 * static_cast<double>(problem.group_in()) : variant.block_in;
   return {&variant,
           x,
-          std::ceil(programs(tiles) / sms) * product(tiles, variant.block_pixels) * depth,
+          std::ceil(programs(tiles) / room.sms) * product(tiles, variant.block_pixels) * depth,
           {{{Param::edges, edges},
             {Param::tile_h, shape.tile_h},
             {Param::tile_w, shape.tile_w},

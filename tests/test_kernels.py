@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aot import interpret_gluon
 from aot.interpret import launch
 from convt import _C
 from tests.planning import Layer, variants
@@ -141,11 +142,45 @@ def test_dtype_and_precision_of_a_single_tap(dtype, precision, layout):
 )
 @pytest.mark.parametrize("width", [8, 7], ids=["aligned", "odd"])
 def test_dtype_and_precision_of_a_pixel_shuffle(dtype, precision, width):
-    layer = Layer(2, 40, 24, (4, width), (2, 2), (2, 2), bias=True)
+    layer = Layer(2, 72, 24, (4, width), (2, 2), (2, 2), bias=True)
     chosen = plan(layer, dtype, precision)
     assert VARIANTS[chosen.variant]["family"] == "pixel_shuffle"
     assert VARIANTS[chosen.variant]["aligned"] == (width == 8)
     check(layer, dtype, precision)
+
+
+SHALLOW = [
+    Layer(3, 32, 36, (6, 20), (2, 2), (2, 2), bias=True, why="k2s2, two tiles of channels"),
+    Layer(2, 5, 40, (6, 28), (3, 4), (3, 4), why="k4s4, nine tiles in three parts"),
+    Layer(2, 24, 20, (6, 24), (2, 8), (2, 8), groups=2, bias=True, why="k8s8, groups"),
+]
+
+
+@pytest.mark.parametrize("wgmma", [False, True])
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("layer", SHALLOW, ids=lambda layer: layer.why)
+def test_a_shallow_pixel_shuffle(layer, dtype, wgmma, monkeypatch):
+    monkeypatch.setattr(interpret_gluon, "WGMMA", wgmma)
+    # Planned for many images, launched as two programs that take all pieces of a few.
+    many = plan(replace(layer, batch=4000), dtype)
+    variant = VARIANTS[many.variant]
+    assert (variant["family"], variant["aligned"]) == ("pixel_shuffle_shallow", True)
+    items = many.arguments["items"] * layer.batch // 4000
+    assert items > 2
+    chosen = SimpleNamespace(
+        variant=many.variant,
+        arguments={**many.arguments, "items": items},
+        grid=(2, *many.grid[1:]),
+    )
+    check(layer, dtype, chosen=chosen)
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_a_shallow_pixel_shuffle_of_odd_planes(stride):
+    layer = Layer(2, 32, 24, (3, 35), (3, stride), (3, stride), bias=True)
+    variant = VARIANTS[plan(layer).variant]
+    assert (variant["family"], variant["aligned"]) == ("pixel_shuffle_shallow", False)
+    check(layer)
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
@@ -156,19 +191,20 @@ def test_channels_over_a_step(layout):
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("precision", ["tf32", "fp32"])
 @pytest.mark.parametrize(
-    ("family", "kernel", "added", "layout"),
+    ("family", "channels", "kernel", "stride", "layout"),
     [
-        ("phase", 2, 0, "nchw"),
-        ("pixel_shuffle", 1, 0, "nchw"),
-        ("single_tap_nchw", 1, 1, "nchw"),
-        ("single_tap_nhwc", 1, 0, "nhwc"),
+        ("phase", 16, 2, 1, "nchw"),
+        ("pixel_shuffle", 48, 2, 2, "nchw"),
+        ("pixel_shuffle_shallow", 16, 2, 2, "nchw"),
+        ("single_tap_nchw", 16, 1, 2, "nchw"),
+        ("single_tap_nhwc", 16, 1, 1, "nhwc"),
     ],
 )
-def test_nan_and_infinity_reach_the_output(family, kernel, added, layout, precision):
-    stride = 1 + added  # an output_padding has to be under it
-    layer = Layer(1, 16, 16, (2, 4), (1, kernel), (1, stride), output_padding=(0, added))
+def test_nan_and_infinity_reach_the_output(family, channels, kernel, stride, layout, precision):
+    added = max(stride - kernel, 0)
+    layer = Layer(1, channels, 16, (2, 4), (1, kernel), (1, stride), output_padding=(0, added))
     memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
-    x = torch.zeros(1, 16, 2, 4).contiguous(memory_format=memory_format)
+    x = torch.zeros(1, channels, 2, 4).contiguous(memory_format=memory_format)
     x[0, 0, 0, 0] = float("nan")
     x[0, 0, 1, 1] = float("inf")
     chosen = plan(layer, "f32", precision, layout)
@@ -176,7 +212,7 @@ def test_nan_and_infinity_reach_the_output(family, kernel, added, layout, precis
     assert variant["family"] == family
     y = torch.zeros(1, 16, 2, 3 * stride + kernel + added)
     y = y.contiguous(memory_format=memory_format)
-    launch(chosen, variant, x, torch.ones(16, 1, kernel, 16), None, y)
+    launch(chosen, variant, x, torch.ones(channels, 1, kernel, 16), None, y)
     assert y[0, :, 0, 0].isnan().all()
     assert y[0, :, 1, stride].isposinf().all()
     assert (y[0, :, 1, 0] == 0).all()
@@ -202,12 +238,21 @@ def test_outputs_without_a_tap_are_bias_whatever_the_input(dtype, layout):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-@pytest.mark.parametrize("dtype", ["f32", "f16"])
-def test_infinite_and_nan_operands(dtype, layout):
+@pytest.mark.parametrize(
+    ("family", "dtype", "stride", "padding"),
+    [
+        ("pixel_shuffle_shallow", "f32", (2, 2), (0, 0)),
+        ("single_tap_nchw", "f32", (3, 2), (1, 0)),
+        ("single_tap_nchw", "f16", (3, 2), (1, 0)),
+        ("single_tap_nhwc", "f32", (3, 2), (1, 0)),
+        ("single_tap_nhwc", "f16", (3, 2), (1, 0)),
+    ],
+)
+def test_infinite_and_nan_operands(family, dtype, stride, padding):
     """What is not finite is where fp64 has it; so is 0 * inf."""
+    layout = "nhwc" if family.endswith("nhwc") else "nchw"
     memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
-    layer = Layer(2, 8, 16, (3, 9), (2, 2), (3, 2), (1, 0))
+    layer = Layer(2, 8, 16, (3, 9), (2, 2), stride, padding)
     x = torch.randn(2, 8, 3, 9).to(DTYPES[dtype])
     weight = torch.randn(8, 16, 2, 2).bfloat16().to(DTYPES[dtype])  # their rests are 0
     inf, nan = float("inf"), float("nan")
@@ -217,7 +262,7 @@ def test_infinite_and_nan_operands(dtype, layout):
         weight[7 - i, 15 - i, i % 2, i // 2] = special
     expected = reference(x, weight, None, layer)
     chosen = plan(layer, dtype, "fp32", layout)
-    assert VARIANTS[chosen.variant]["family"] == f"single_tap_{layout}"
+    assert VARIANTS[chosen.variant]["family"] == family
     y = torch.zeros(expected.shape, dtype=x.dtype).contiguous(memory_format=memory_format)
     x = x.contiguous(memory_format=memory_format)
     packed = weight.permute(0, 2, 3, 1).contiguous()

@@ -76,6 +76,53 @@ def test_blocks_of_outputs_are_shuffled_pixels(change, family):
     assert VARIANTS[plan(layer, layout="nhwc").variant]["family"] != "pixel_shuffle"
 
 
+SHALLOW = Layer(16, 32, 64, (64, 128), (4, 4), (4, 4), why="k4s4, 1024 tiles of pixels")
+
+
+@pytest.mark.parametrize(
+    ("change", "dtype", "family"),
+    [
+        ({}, "f32", "pixel_shuffle_shallow"),
+        ({}, "f16", "pixel_shuffle_shallow"),
+        ({"in_channels": 33}, "f32", "pixel_shuffle"),  # more than a program holds
+        ({"kernel": (4, 1), "stride": (4, 1)}, "f32", "pixel_shuffle"),
+        ({"size": (63, 127)}, "f32", "pixel_shuffle_shallow"),
+        ({"size": (63, 127)}, "f16", "pixel_shuffle"),  # no 16-byte vectors of pixels
+        ({"batch": 1, "size": (8, 16)}, "f32", "pixel_shuffle_shallow"),
+        ({"batch": 1, "size": (8, 16)}, "f16", "pixel_shuffle"),  # too little to stay for
+    ],
+)
+def test_what_a_shallow_pixel_shuffle_serves(change, dtype, family):
+    layer = replace(SHALLOW, **change)
+    assert VARIANTS[plan(layer, dtype=dtype).variant]["family"] == family
+
+
+@given(
+    batch=st.integers(1, 64),
+    out_channels=st.integers(1, 300),
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    kernel_h=st.integers(1, 9),
+    groups=st.sampled_from([1, 2]),
+)
+def test_programs_of_a_shallow_pixel_shuffle_take_everything_at_once(
+    batch, out_channels, size, kernel_h, groups
+):
+    layer = Layer(batch, 32 * groups, out_channels * groups, size, (kernel_h, 4), (kernel_h, 4),
+                  groups=groups)  # fmt: skip
+    chosen = plan(layer, arch=89)
+    variant = VARIANTS[chosen.variant]
+    held, channels = variant["constants"]["HELD"], variant["constants"]["BLOCK_OUT"]
+    items, tiles = chosen.arguments["items"], chosen.arguments["tiles"]
+    programs, parts, _ = chosen.grid
+    all_tiles = kernel_h * math.ceil(out_channels / channels)
+    assert items == batch * math.ceil(size[0] * size[1] / 128)
+    assert tiles <= held
+    assert parts == groups * math.ceil(all_tiles / tiles)
+    # One program a multiprocessor of an RTX 4090 has 64 KiB of shared memory.
+    assert programs <= items
+    assert programs * parts <= max(128, parts)
+
+
 def test_a_pixel_shuffle_is_as_accurate_as_is_free():
     shallow, deep = (Layer(8, into, 64, (64, 64), (2, 2), (2, 2)) for into in (32, 64))
     assert VARIANTS[plan(shallow, precision="tf32").variant]["precision"] == "fp32"

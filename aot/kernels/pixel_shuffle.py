@@ -37,7 +37,6 @@ def pixel_shuffle(
     BLOCK_OUT: tl.constexpr,
     BLOCK_IN: tl.constexpr,
     STRIDE: tl.constexpr,  # along the width
-    DEEP: tl.constexpr,  # group_in may be over BLOCK_IN
 ):
     COLUMNS: tl.constexpr = STRIDE * BLOCK_OUT
     dtype: tl.constexpr = y.dtype.element_ty
@@ -78,17 +77,14 @@ def pixel_shuffle(
     else:
         w = tl.load(weight + w_tile, mask=is_out & (k < group_in)[:, None], other=0.0)
         a = tl.load(x + x_tile, mask=in_image & (k < group_in)[:, None], other=0.0)
-        if DEEP:
-            for c in range(BLOCK_IN, group_in, BLOCK_IN):
-                left = k < group_in - c
-                step = tl.cast(c, tl.int64)
-                w_next = tl.load(
-                    weight + step * w_row + w_tile, mask=is_out & left[:, None], other=0.0
-                )
-                a_next = tl.load(x + step * x_c + x_tile, mask=in_image & left[:, None], other=0.0)
-                acc = _step(a, w, acc, PRECISION)
-                w = w_next
-                a = a_next
+        for c in range(BLOCK_IN, group_in, BLOCK_IN):
+            left = k < group_in - c
+            step = tl.cast(c, tl.int64)
+            w_next = tl.load(weight + step * w_row + w_tile, mask=is_out & left[:, None], other=0.0)
+            a_next = tl.load(x + step * x_c + x_tile, mask=in_image & left[:, None], other=0.0)
+            acc = _step(a, w, acc, PRECISION)
+            w = w_next
+            a = a_next
         acc = _step(a, w, acc, PRECISION)
     acc = tl.reshape(acc, (BLOCK_PIXELS * STRIDE, BLOCK_OUT))
 

@@ -12,7 +12,14 @@
 
 namespace convt {
 
-enum class Family : std::uint8_t { pack, phase, pixel_shuffle, single_tap_nchw, single_tap_nhwc };
+enum class Family : std::uint8_t {
+  pack,
+  phase,
+  pixel_shuffle,
+  pixel_shuffle_shallow,
+  single_tap_nchw,
+  single_tap_nhwc
+};
 
 enum class ImageKind : std::uint8_t { cubin, ptx };
 
@@ -28,7 +35,8 @@ enum class ImageKind : std::uint8_t { cubin, ptx };
   X(tap_shift_h) X(tap_shift_w) X(quotients_h) X(quotients_w) X(log2_tile_h) X(log2_tile_w)      \
   X(taps_h) X(taps_w) X(empty_h) X(empty_w) X(joined_h)                                           \
   X(first_h) X(span_h) X(first_w) X(span_w) X(halo_w)                                             \
-  X(edges) X(tile_h) X(tile_w) X(inverse_w) X(tiles_h) X(tiles_w) X(tiles) X(log2_step) X(out_tiles)
+  X(edges) X(tile_h) X(tile_w) X(inverse_w) X(tiles_h) X(tiles_w) X(tiles) X(log2_step) X(out_tiles)    \
+  X(items)
 // clang-format on
 
 enum class Param : std::uint8_t {
@@ -73,7 +81,7 @@ struct Variant {
   DType dtype;
   Precision precision;
   Layout layout;
-  bool aligned;               // needs 16-byte vectors along channels
+  bool aligned;               // needs 16-byte vectors
   bool wide;                  // 64-bit offsets
   bool deep;                  // takes more input channels than block_in
   std::int32_t vector;        // output columns stored at once: divides the output's width
@@ -82,6 +90,7 @@ struct Variant {
   std::int32_t block_in;      // input channels of a step
   std::int32_t stride;        // across; 0: any
   std::int32_t block_taps;    // kernel columns there is room for; 0: any number
+  std::int32_t held;          // tiles whose weights a program keeps
   std::uint32_t warps;
   std::span<const Parameter> parameters;
   std::span<const Constant> constants;
