@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import convt
 from benchmarks.stress import stress
 from tests.planning import Layer
 from tests.reference import DTYPES, assert_close
-from tests.test_kernels import LAYERS
+from tests.test_kernels import LAYERS, SHALLOW
 
 pytestmark = pytest.mark.gpu
 
@@ -90,6 +91,16 @@ def test_zoo(row, layout):
         row["groups"], row["bias"],
     )  # fmt: skip
     check(layer, row["dtype"], "tf32", layout)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layer", SHALLOW, ids=lambda layer: layer.why)
+def test_programs_that_stay_for_several_tiles_of_pixels(layer, dtype):
+    layer = replace(layer, batch=1500)
+    plan = convt.explain(*tensors(layer, dtype, "nchw"), *arguments(layer), precision="fp32")
+    assert plan.variant.startswith("pixel_shuffle_shallow")
+    assert plan.arguments["items"] > 2 * plan.grid[0]
+    check(layer, dtype)
 
 
 @pytest.mark.parametrize("layout", FORMATS)

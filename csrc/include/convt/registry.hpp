@@ -35,8 +35,8 @@ enum class ImageKind : std::uint8_t { cubin, ptx };
   X(tap_shift_h) X(tap_shift_w) X(quotients_h) X(quotients_w) X(log2_tile_h) X(log2_tile_w)      \
   X(taps_h) X(taps_w) X(empty_h) X(empty_w) X(joined_h)                                           \
   X(first_h) X(span_h) X(first_w) X(span_w) X(halo_w)                                             \
-  X(edges) X(tile_h) X(tile_w) X(inverse_w) X(tiles_h) X(tiles_w) X(tiles) X(log2_step) X(out_tiles)    \
-  X(items)
+  X(edges) X(tile_h) X(tile_w) X(inverse_w) X(tiles_h) X(tiles_w) X(tiles)                        \
+  X(log2_step) X(out_tiles) X(items)
 // clang-format on
 
 enum class Param : std::uint8_t {
