@@ -51,9 +51,7 @@ def kernel(variant: Variant) -> triton.JITFunction:
 
 def source(variant: Variant) -> ASTSource:
     fn = kernel(variant)
-    constants = {
-        name: variant.constants[name] for name in fn.arg_names if name in variant.constants
-    }
+    constants = variant.constants(fn.arg_names)
     runtime = [name for name in fn.arg_names if name not in constants]
     signature = {
         name: variant.type_of(name) if name in runtime else "constexpr" for name in fn.arg_names

@@ -12,17 +12,16 @@ from aot.variants import POINTERS, Variant
 
 def entry(variant: Variant, parameters: list[str], images: list[dict[str, Any]]) -> dict[str, Any]:
     """One kernel; `parameters` are all of the source's, in order."""
+    constants = variant.constants(parameters)
     return {
         "name": variant.name,
         "symbol": variant.family,
         **asdict(variant),
-        "constants": {
-            name: value for name, value in variant.constants.items() if name in parameters
-        },
+        "constants": constants,
         "parameters": [
             {"name": name, "type": "pointer" if name in POINTERS else variant.type_of(name)}
             for name in parameters
-            if name not in variant.constants
+            if name not in constants
         ],
         "images": images,
     }

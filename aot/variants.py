@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, product
 
@@ -71,10 +71,9 @@ class Variant:
         words += [flag for flag, on in (("a16", self.aligned), ("i64", self.wide)) if on]
         return "_".join(words)
 
-    @property
-    def constants(self) -> dict[str, int | bool | str]:
-        """Values of compile-time parameters, for those kernels that have them."""
-        return {
+    def constants(self, parameters: Collection[str]) -> dict[str, int | bool | str]:
+        """Values of a kernel's compile-time parameters, which are among `parameters`."""
+        values: dict[str, int | bool | str] = {
             **dict(self.extra),
             "PRECISION": self.precision,
             "BLOCK_PIXELS": self.tile.pixels,
@@ -87,6 +86,7 @@ class Variant:
             "VECTOR": self.vector,
             "DEEP": self.deep,
         }
+        return {name: value for name, value in values.items() if name in parameters}
 
     def type_of(self, parameter: str) -> str:
         """Triton type of a run-time parameter."""
@@ -106,6 +106,11 @@ def _lanes(dtype: str) -> int:
     return 16 // DTYPE_BYTES[dtype]
 
 
+def _output_vectors(vector: int) -> tuple[tuple[str, int], ...]:
+    """Divisors of a variant that stores so many columns of contiguous rows at once."""
+    return ("y", 16), ("y_c", vector), ("out_w", vector)
+
+
 def _channel_vectors(dtype: str, layout: str) -> tuple[tuple[str, int], ...]:
     """Divisors of a variant that loads vectors of channels."""
     pointers, integers = ["weight"], ["group_out"]
@@ -123,8 +128,7 @@ class Pack(Variant):
     def name(self) -> str:
         return f"pack_{self.dtype}_{self.tile.pixels}x{self.tile.out}_w{self.tile.warps}"
 
-    @property
-    def constants(self) -> dict[str, int | bool | str]:
+    def constants(self, parameters: Collection[str]) -> dict[str, int | bool | str]:
         return {"BLOCK_TAPS": self.tile.pixels, "BLOCK_OUT": self.tile.out}
 
 
@@ -181,7 +185,7 @@ def _pixel_shuffle() -> Iterator[Variant]:
                 "nchw",
                 columns if precision == "native" else replace(columns, pixels=64),  # or it spills
                 vector=stride,
-                divisors=(("y", 16), ("y_c", stride), ("out_w", stride)),
+                divisors=_output_vectors(stride),
             )
             if tile is not large:
                 yield plain
@@ -191,9 +195,7 @@ def _pixel_shuffle() -> Iterator[Variant]:
                 *_channel_vectors(dtype, "nchw"),
                 ("x", 16),
                 ("x_c", lanes),
-                ("y", 16),
-                ("y_c", vector),
-                ("out_w", vector),
+                *_output_vectors(vector),
             )
             yield replace(plain, tile=columns, aligned=True, vector=vector, divisors=divisors)
 
@@ -213,13 +215,13 @@ def _pixel_shuffle_shallow() -> Iterator[Variant]:
             aligned=True,
             vector=vector,
             deep=False,
-            divisors=(("x", 16), ("x_c", lanes), ("y", 16), ("y_c", vector), ("out_w", vector)),
+            divisors=(("x", 16), ("x_c", lanes), *_output_vectors(vector)),
             registers=(128, 168),
         )
         yield vectors
         if dtype == "f32":  # 16-bit numbers cannot be copied asynchronously one by one
             vector = min(lanes, stride)
-            divisors = (("y", 16), ("y_c", vector), ("out_w", vector))
+            divisors = _output_vectors(vector)
             yield replace(vectors, aligned=False, vector=vector, divisors=divisors)
 
 

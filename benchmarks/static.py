@@ -22,24 +22,12 @@ from convt import _C
 
 ARCH = 89
 MULTIPROCESSORS = 128  # of an RTX 4090
-REGISTERS, SHARED_BYTES, THREADS = 65536, 100 * 1024, 1536  # of one of them
-SHARED_RESERVED = 1024  # per program
 
 
 def instructions(cubin: bytes) -> Counter[str]:
     """How often each SASS instruction stands in a cubin."""
     text = inspect_cubin("nvdisasm", "-c", cubin)
     return Counter(re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]+)", text))
-
-
-def resident(registers: int, shared: int, threads: int) -> int:
-    """Programs that fit one multiprocessor at a time."""
-    per_warp = -(-registers * 32 // 256) * 256
-    return min(
-        REGISTERS // (per_warp * threads // 32),
-        SHARED_BYTES // (shared + SHARED_RESERVED),
-        THREADS // threads,
-    )
 
 
 def count(found: Counter[str], pattern: str) -> int:
@@ -57,15 +45,14 @@ def rows() -> Iterator[tuple[str, ...]]:
             assert plan.variant is not None
             variant = variants[plan.variant]
             image = next(i for i in variant["images"] if (i["arch"], i["kind"]) == (ARCH, "cubin"))
-            threads = 32 * variant["warps"]
-            programs = resident(image["registers"], image["shared_bytes"], threads)
+            programs = plan.resident // MULTIPROCESSORS
             found = instructions(_C.image(plan.variant, ARCH, "cubin"))
             yield (
                 plan.variant,
                 str(image["registers"]),
                 f"{image['shared_bytes'] / 1024:.0f}",
-                f"{programs} ({programs * threads // 32} warps)",
-                f"{math.prod(plan.grid) / (programs * MULTIPROCESSORS):.1f}",
+                f"{programs} ({programs * variant['warps']} warps)",
+                f"{math.prod(plan.grid) / plan.resident:.1f}",
                 str(sum(found.values())),
                 str(count(found, "HMMA")),
                 str(count(found, "FFMA|HFMA2")),

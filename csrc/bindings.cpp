@@ -170,6 +170,7 @@ PYBIND11_MODULE(_C, m) {
                              })
       .def_property_readonly(
           "grid", [](const Plan& p) { return py::make_tuple(p.grid.x, p.grid.y, p.grid.z); })
+      .def_readonly("resident", &Plan::resident)
       .def_property_readonly("arguments", &arguments_of)
       .def("__repr__", &Plan::str);
 

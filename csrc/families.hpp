@@ -53,6 +53,15 @@ constexpr std::int64_t cdiv(std::int64_t a, std::int64_t b) noexcept { return (a
 // A product of sizes, without overflow.
 constexpr double product(auto... factors) noexcept { return (static_cast<double>(factors) * ...); }
 
+// Elements of a 16-byte vector.
+constexpr std::int64_t lanes(const Problem& problem) noexcept {
+  return problem.dtype == DType::f32 ? 4 : 8;
+}
+
+// Whether a variant takes that many input channels, and a step's rows of the packed weight, which
+// every variant addresses in 32 bits.
+bool weight_fits(const Variant& variant, const Problem& problem) noexcept;
+
 // 16-byte vectors of what is innermost: the packed weight's output channels, and in nhwc the
 // channels of a group of input and output.
 bool vectors_fit(const Problem& problem) noexcept;

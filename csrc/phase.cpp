@@ -45,11 +45,6 @@ bool narrow_enough(const Problem& problem, const Variant& variant, const Box& bo
   return product(images, std::max(x_image, y_image)) <= kInt32;
 }
 
-// Rows of the packed weight are addressed in 32 bits in every variant.
-bool weight_fits(const Problem& problem, const Variant& variant) noexcept {
-  return problem.kernel.h * problem.kernel.w * problem.group_out() <= kInt32 / variant.block_in;
-}
-
 // Time grows with waves, and per input channel with the operands that a program loads; wide and
 // unaligned loads take more instructions.
 Candidate candidate(const Variant& variant, const Problem& problem, const Room& room) noexcept {
@@ -59,7 +54,7 @@ Candidate candidate(const Variant& variant, const Problem& problem, const Room& 
   const Axis w = phases(out.w, g.stride.w, g.dilation.w);
   const Box box = best_box(problem, h, w, variant.block_pixels);
   if ((variant.aligned && !vectors_fit(problem)) ||
-      (!variant.wide && !narrow_enough(problem, variant, box)) || !weight_fits(problem, variant))
+      (!variant.wide && !narrow_enough(problem, variant, box)) || !weight_fits(variant, problem))
     return {};
   const std::int64_t images = std::int64_t{variant.block_pixels} >> (box.log2_h + box.log2_w);
   const std::int64_t programs = shifted_up(w.quotients, box.log2_w) *

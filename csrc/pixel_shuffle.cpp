@@ -24,19 +24,16 @@ const char* unsupported(const Problem& problem) noexcept {
 
 // Whether the shapes are a variant's, and 16-byte vectors of pixels if it needs them.
 bool fits(const Variant& variant, const Problem& problem, bool aligned) noexcept {
-  const Pair in = problem.in, out = problem.out(), kernel = problem.kernel;
-  return variant.block_taps == kernel.w && out.w % variant.vector == 0 &&
-         (aligned || !variant.aligned) &&
-         (variant.deep || problem.group_in() <= variant.block_in) &&
+  const Pair in = problem.in, out = problem.out();
+  return variant.block_taps == problem.kernel.w && out.w % variant.vector == 0 &&
+         (aligned || !variant.aligned) && weight_fits(variant, problem) &&
          // Offsets in a program are 32-bit: block_in input channels, block_out output channels.
          product(variant.block_in + 1, in.h, in.w) <= kInt32 &&
-         product(variant.block_out + 1, out.h, out.w) <= kInt32 &&
-         product(variant.block_in, kernel.h, kernel.w, problem.group_out()) <= kInt32;
+         product(variant.block_out + 1, out.h, out.w) <= kInt32;
 }
 
 bool pixels_fit(const Problem& problem) noexcept {
-  const std::int64_t lanes = problem.dtype == DType::f32 ? 4 : 8;
-  return problem.aligned && problem.in.h * problem.in.w % lanes == 0;
+  return problem.aligned && problem.in.h * problem.in.w % lanes(problem) == 0;
 }
 
 Candidate candidate(const Variant& variant, const Problem& problem, const Room& room) noexcept {

@@ -37,9 +37,8 @@ Multiprocessors multiprocessors(int arch) noexcept {
   }
 }
 
-Room room(const Variant& variant, const Target& target) noexcept {
-  const auto [sms, shared_kib, threads] = multiprocessors(target.arch);
-  const Image& image = *variant.image(target.arch, target.kind);
+Room room(const Variant& variant, const Image& image) noexcept {
+  const auto [sms, shared_kib, threads] = multiprocessors(image.arch);
   const std::uint32_t registers = (32 * image.registers + 255) / 256 * 256 * variant.warps;
   const std::uint32_t resident =
       std::min({65536 / registers, shared_kib * 1024 / (image.shared_bytes + 1024),
@@ -47,22 +46,27 @@ Room room(const Variant& variant, const Target& target) noexcept {
   return {sms, std::max<std::int64_t>(resident, 1) * sms};
 }
 
-// Whether `variant` multiplies as `problem` asks, or more accurately, on `target`.
-bool matches(const Variant& variant, const Problem& problem, const Target& target) noexcept {
+// Whether `variant` multiplies as `problem` asks, or more accurately.
+bool matches(const Variant& variant, const Problem& problem) noexcept {
   const bool accurate = variant.precision == problem.precision ||
                         (variant.family != Family::phase && variant.precision == Precision::fp32 &&
                          problem.precision == Precision::tf32);
   return variant.dtype == problem.dtype && variant.layout == problem.layout &&
-         (problem.dtype != DType::f32 || accurate) &&
-         variant.image(target.arch, target.kind) != nullptr;
+         (problem.dtype != DType::f32 || accurate);
 }
 
 }  // namespace
 
+bool weight_fits(const Variant& variant, const Problem& problem) noexcept {
+  return (variant.deep || problem.group_in() <= variant.block_in) &&
+         product(variant.block_in, problem.kernel.h, problem.kernel.w, problem.group_out()) <=
+             kInt32;
+}
+
 bool vectors_fit(const Problem& problem) noexcept {
-  const std::int64_t lanes = problem.dtype == DType::f32 ? 4 : 8;
-  if (problem.group_out() % lanes != 0) return false;
-  return problem.layout == Layout::nchw || (problem.aligned && problem.group_in() % lanes == 0);
+  if (problem.group_out() % lanes(problem) != 0) return false;
+  return problem.layout == Layout::nchw ||
+         (problem.aligned && problem.group_in() % lanes(problem) == 0);
 }
 
 const char* too_large(const Problem& problem) noexcept {
@@ -100,9 +104,12 @@ Plan plan(const Problem& problem, const Target& target) {
     plan.reason = "it is too large for one grid or for 32-bit weight rows";
     Candidate best;
     for (const Variant& variant : variants()) {
-      if (variant.family != rules->family || !matches(variant, problem, target)) continue;
-      const Candidate candidate = rules->candidate(variant, problem, room(variant, target));
-      if (candidate.cost < best.cost) best = candidate;
+      if (variant.family != rules->family || !matches(variant, problem)) continue;
+      const Image* image = variant.image(target.arch, target.kind);
+      if (!image) continue;
+      const Room space = room(variant, *image);
+      const Candidate candidate = rules->candidate(variant, problem, space);
+      if (candidate.cost < best.cost) best = candidate, plan.resident = space.resident;
     }
     if (!best.variant) continue;
     plan.variant = best.variant;

@@ -38,12 +38,6 @@ SingleTaps down(const Problem& problem) noexcept {
   return single_taps(problem.out().h, problem.kernel.h, g.stride.h, g.padding.h, g.dilation.h);
 }
 
-bool weight_fits(const Variant& variant, const Problem& problem) noexcept {
-  return (variant.deep || problem.group_in() <= variant.block_in) &&
-         product(variant.block_in, problem.kernel.h, problem.kernel.w, problem.group_out()) <=
-             kInt32;
-}
-
 // Columns by which a tap may reach over its pixel's own in the shared image: each variant's rows
 // are that far apart, and a sector more.
 constexpr std::int64_t kReach = 48;
@@ -90,7 +84,7 @@ Candidate candidate_nchw(const Variant& variant, const Problem& problem,
                          const Room& room) noexcept {
   const Pair in = problem.in, out = problem.out();
   const std::int64_t stride = problem.geometry.stride.w;
-  const std::int64_t sector = problem.dtype == DType::f32 ? 8 : 16;
+  const std::int64_t sector = 2 * lanes(problem);
   const auto [first, tile_w, tiles_w] = columns(problem, variant.block_pixels, sector);
   // Planes of channels so far apart begin alike in a sector.
   const std::int64_t step = sector / std::gcd(sector, out.h * out.w);

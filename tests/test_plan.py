@@ -118,7 +118,7 @@ def test_programs_of_a_shallow_pixel_shuffle_take_everything_at_once(
     assert items == batch * math.ceil(size[0] * size[1] / 128)
     assert tiles <= held
     assert parts == groups * math.ceil(all_tiles / tiles)
-    # One program a multiprocessor of an RTX 4090 has 64 KiB of shared memory.
+    # 80 KiB of shared memory: one program for each multiprocessor of an RTX 4090.
     assert programs <= items
     assert programs * parts <= max(128, parts)
 

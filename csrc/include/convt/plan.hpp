@@ -34,6 +34,8 @@ struct Plan {
   const Variant* variant = nullptr;  // null: ATen answers
   const char* reason = "";           // why this variant, or why ATen; a literal
   Grid grid;
+  // Programs that run at once on the smallest common GPU of the architecture.
+  std::int64_t resident = 0;
   Arguments arguments{};
 
   CONVT_EXPORT std::string str() const;
