@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import types
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,11 @@ class SharedMemory:
         return SharedMemory(self.memory, first, self.dtype, self.shape[1:], self.layout)
 
     def slice(self, start: int, length: int, dim: int) -> SharedMemory:
-        return Slice(self, (slice(None),) * dim + (slice(start, start + length),))
+        part = (slice(None),) * dim + (slice(start, start + length),)
+        return View(self, lambda positions: positions[part])
+
+    def permute(self, order: list[int]) -> SharedMemory:
+        return View(self, lambda positions: positions.transpose(order))
 
     def _reinterpret(self, dtype: Any, shape: Any, layout: Any) -> SharedMemory:
         assert dtype == self.dtype
@@ -66,15 +71,15 @@ class SharedMemory:
         self.memory[positions] = value.handle.data
 
 
-class Slice(SharedMemory):
-    """Part of a view."""
+class View(SharedMemory):
+    """Some of a view's elements, or all in another order."""
 
-    def __init__(self, whole: SharedMemory, part: tuple[slice, ...]):
+    def __init__(self, whole: SharedMemory, select: Callable[[np.ndarray], np.ndarray]):
         super().__init__(whole.memory, whole.first, whole.dtype, whole.shape, whole.layout)
-        self.part = part
+        self.whole, self.select = whole, select
 
     def positions(self) -> np.ndarray:
-        return super().positions()[self.part]
+        return self.select(self.whole.positions())
 
 
 class Language:

@@ -240,18 +240,33 @@ def _single_tap_nchw() -> Iterator[Variant]:
         for tile, images in ((wide, WIDE_IMAGES), (narrow, NARROW_IMAGES)):
             for stride, (gap, columns) in images.items():
                 for taps in sorted({min(stride, 3), stride}):
-                    yield Variant(
+                    # Four bytes are the least that can be copied asynchronously.
+                    copied = 4 // DTYPE_BYTES[dtype]
+                    copies = Variant(
                         "single_tap_nchw",
                         dtype,
                         precision,
                         "nchw",
                         replace(tile, stride=stride, taps=taps),
+                        aligned=copied > 1,
                         deep=False,
-                        extra=(("GAP", gap), ("COLUMNS", columns)),
-                        divisors=(("y", 16),),
+                        extra=(("GAP", gap), ("COLUMNS", columns), ("COPIED", copied)),
+                        divisors=(
+                            ("x", 4),
+                            ("y", 16),
+                            *((p, copied) for p in ("in_w", "first_w", "tile_w")),
+                        ),
                         # Programs a multiprocessor: five, four or three.
-                        registers=(168,) if dtype == "f32" else (96, 128, 168),
+                        registers=(128, 168) if dtype == "f32" else (96, 128, 168),
                     )
+                    yield copies
+                    if copies.aligned:
+                        yield replace(
+                            copies,
+                            aligned=False,
+                            extra=(*copies.extra[:-1], ("COPIED", 0)),
+                            divisors=(("y", 16),),
+                        )
 
 
 def _single_tap_nhwc() -> Iterator[Variant]:

@@ -42,14 +42,15 @@ SingleTaps down(const Problem& problem) noexcept {
 // are that far apart, and a sector more.
 constexpr std::int64_t kReach = 48;
 
-// `tiles_w` programs take `tile_w` columns each of an input row, from `first` on. What outputs
-// would ask of columns outside the image is bias, as far as a tap's reach, and needs no program. No
-// programs where the shared image has no room.
+// `tiles_w` programs take `tile_w` columns each of an input row, from `first` on, a multiple of
+// `step`. What outputs would ask of columns outside the image is bias, as far as a tap's reach, and
+// needs no program. No programs where the shared image has no room.
 struct Columns {
   std::int64_t first, tile_w, tiles_w;
 };
 
-Columns columns(const Problem& problem, std::int64_t pixels, std::int64_t sector) noexcept {
+Columns columns(const Problem& problem, std::int64_t pixels, std::int64_t sector,
+                std::int64_t step) noexcept {
   const std::int64_t stride = problem.geometry.stride.w;
   const SingleTaps taps = across(problem);
   if (taps.halo * stride > kReach) return {};
@@ -58,9 +59,9 @@ Columns columns(const Problem& problem, std::int64_t pixels, std::int64_t sector
   const std::int64_t reach_end =
       cdiv(problem.out().w + problem.geometry.padding.w, stride) - taps.halo;
   const std::int64_t span = std::max({image_end, reach_end, first + 1}) - first;
-  if (span <= pixels) return {first, span, 1};
+  if (span <= pixels) return {first, pixels, 1};
   // A program shares sectors with the next, and needs the pixels under them.
-  const std::int64_t tile_w = pixels - taps.halo - cdiv(sector - 1, stride);
+  const std::int64_t tile_w = (pixels - taps.halo - cdiv(sector - 1, stride)) / step * step;
   return {first, tile_w, tile_w > 0 ? cdiv(span, tile_w) : 0};
 }
 
@@ -72,7 +73,7 @@ std::int64_t channel_tiles(const Problem& problem, std::int64_t out_tiles, doubl
   const bool wide = problem.dtype == DType::f32;
   const Pair stride = problem.geometry.stride;
   const auto programs = [&](std::int64_t tiles) { return product(others, cdiv(out_tiles, tiles)); };
-  std::int64_t tiles = (wide ? 4 : 6) * problem.kernel.h * problem.kernel.w / (stride.h * stride.w);
+  std::int64_t tiles = (wide ? 4 : 3) * problem.kernel.h * problem.kernel.w / (stride.h * stride.w);
   tiles = std::clamp<std::int64_t>(tiles, 1, out_tiles);
   while (tiles > 1 && programs(tiles) < 4.0 * room.sms) --tiles;
   // One tile more where that saves a second, emptier wave.
@@ -85,11 +86,14 @@ Candidate candidate_nchw(const Variant& variant, const Problem& problem,
   const Pair in = problem.in, out = problem.out();
   const std::int64_t stride = problem.geometry.stride.w;
   const std::int64_t sector = 2 * lanes(problem);
-  const auto [first, tile_w, tiles_w] = columns(problem, variant.block_pixels, sector);
+  // An aligned variant copies 16-bit numbers in pairs.
+  const std::int64_t pair = variant.aligned ? 2 : 1;
+  const auto [first, tile_w, tiles_w] = columns(problem, variant.block_pixels, sector, pair);
   // Planes of channels so far apart begin alike in a sector.
   const std::int64_t step = sector / std::gcd(sector, out.h * out.w);
   const std::int64_t channels = variant.block_out * step;
-  if (variant.stride != stride || variant.block_taps < problem.kernel.w || tiles_w == 0 ||
+  if ((variant.aligned && (!problem.aligned || in.w % pair != 0 || first % pair != 0)) ||
+      variant.stride != stride || variant.block_taps < problem.kernel.w || tiles_w == 0 ||
       !weight_fits(variant, problem) ||
       out.w < sector ||  // a sector may belong to two rows, not to three
       // Offsets in a program are 32-bit.
@@ -107,7 +111,7 @@ Candidate candidate_nchw(const Variant& variant, const Problem& problem,
   return {&variant,
           x,
           waves * static_cast<double>(tiles) * (variant.block_pixels + variant.block_in) *
-              (16 + variant.block_taps),
+              (16 + variant.block_taps) * (variant.aligned ? 1.0 : 1.25),
           {{{Param::first_w, first},
             {Param::tile_w, tile_w},
             {Param::tiles_w, tiles_w},

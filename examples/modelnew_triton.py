@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.ampere import mma_v2
+from triton.experimental.gluon.language.nvidia.ampere import async_copy, mma_v2
 
 
 @triton.jit
@@ -78,7 +78,7 @@ def split_weight(value, PRECISION: tl.constexpr):
 
 
 @gluon.constexpr_function
-def spread(pixels, channels, stride, gap):
+def spread(pixels, channels, stride, gap, pair):
     """[pixels, slots, channels]: pixels `stride` apart, channels their row and `gap` apart.
 
     Paddings are powers of two; with several slots they make any stride. Only the first is used.
@@ -86,34 +86,62 @@ def spread(pixels, channels, stride, gap):
     slots = 1 if stride - 1 & stride - 2 == 0 else min(4, 1 << stride.bit_length() - 1)
     rest = stride - slots
     gaps = [[1, rest]] if slots == 1 else [[1, rest >> 2], [2, rest >> 1 & 1], [slots, rest & 1]]
-    # Pairs of channels are 8 further apart: the tensor core's threads meet no bank twice.
-    rows = [[slots * pixels, gap], [2 * slots * pixels, 8]]
+    # Pairs of channels are further apart: with odd strides the tensor core's threads meet no bank
+    # twice.
+    rows = [[slots * pixels, gap], [2 * slots * pixels, pair]]
     return gl.PaddedSharedLayout.with_identity_for(
         [pair for pair in gaps if pair[1] > 0] + rows, [pixels, slots, channels], [1, 0, 2]
     )
 
 
 @gluon.constexpr_function
-def gathered(shape, pitch):
+def gathered(shape, pitch, pair):
     """[channels, ..., columns] of the same memory, a row every `pitch`."""
     width = shape[-1] * (shape[1] if len(shape) > 2 else 1)
-    rows = [[width, pitch - width], [2 * width, 8]]
+    rows = [[width, pitch - width], [2 * width, pair]]
     order = list(range(len(shape)))[::-1]
     return gl.PaddedSharedLayout.with_identity_for(rows, shape, order)
+
+
+@gluon.constexpr_function
+def in_pairs(into, pixels, warps):
+    """[channels, pixels] as the product's left operand whose rows are in the order of `_pixel`."""
+    channel = [[1 << bit, 0] for bit in range(into.bit_length() - 1)]
+    pixel = [[0, 1 << bit] for bit in range(pixels.bit_length() - 1)]
+    rounds = 3 + warps.bit_length()
+    register = [pixel[0], channel[0], *pixel[rounds:], *channel[3:]]
+    lane = [*channel[1:3], *pixel[1:4]]
+    return gl.DistributedLinearLayout(register, lane, pixel[4:rounds], [], [into, pixels])
+
+
+@gluon.jit
+def _pixel(row, PAIRS: tl.constexpr):
+    """Of a row of the product. PAIRS: a thread's rows, 8 apart, are neighbours."""
+    if PAIRS:
+        row = (row & -16) + 2 * (row & 7) + (row >> 3 & 1)
+    return row
+
+
+@gluon.jit
+def _transposed(value, INNER: tl.constexpr):
+    """Each 16 rows, as a matrix with rows of INNER, transposed."""
+    OUTER: tl.constexpr = 16 // INNER
+    rows = value.reshape([value.shape[0] // 16, OUTER, INNER, value.shape[1]])
+    return rows.permute([0, 2, 1, 3]).reshape(value.shape)
 
 
 @gluon.jit
 def _product(a, weights, tap: tl.constexpr, acc, RIGHT: tl.constexpr, PRECISION: tl.constexpr):
     """acc + a @ weights of a tap, as `split_product`, in two chains of the tensor core."""
     if PRECISION == "fp32":
-        high = weights[3 * tap].load(RIGHT)
         middle = weights[3 * tap + 1].load(RIGHT)
-        low = weights[3 * tap + 2].load(RIGHT)
-        small = mma_v2(a[2], high, gl.zeros_like(acc))
+        small = mma_v2(a[1], middle, gl.zeros_like(acc))
         acc = mma_v2(a[0], middle, acc)
+        low = weights[3 * tap + 2].load(RIGHT)
         small = mma_v2(a[0], low, small)
+        high = weights[3 * tap].load(RIGHT)
+        small = mma_v2(a[2], high, small)
         acc = mma_v2(a[1], high, acc)
-        small = mma_v2(a[1], middle, small)
         acc = mma_v2(a[0], high, acc) + small
     else:
         acc = mma_v2(a[0], weights[tap].load(RIGHT), acc)
@@ -160,6 +188,7 @@ def single_tap_nchw(
     TAPS: tl.constexpr,  # kernel columns, or more
     GAP: tl.constexpr,  # between the rows of the shared image
     COLUMNS: tl.constexpr,  # of it, stored at once; GAP and COLUMNS make its pitch
+    COPIED: tl.constexpr,  # pixels of the input in four bytes; 0 to load them one by one
     WARPS: tl.constexpr,
 ):
     dtype: tl.constexpr = y.dtype.element_ty
@@ -168,7 +197,8 @@ def single_tap_nchw(
     PITCH: tl.constexpr = BLOCK_PIXELS * STRIDE + GAP
     PIECES: tl.constexpr = 3 if PRECISION == "fp32" else 1
     EDGE: tl.constexpr = 64  # more columns than taps reach over their pixel's own and a sector
-    TOGETHER: tl.constexpr = 2 if TAPS <= 3 and STRIDE <= 5 else 1  # products that registers hold
+    TOGETHER: tl.constexpr = 1 if PRECISION == "fp32" else 3  # products that registers hold
+    PAIRS: tl.constexpr = dtype.primitive_bitwidth == 16 and STRIDE % 2 == 1  # meet no bank twice
     piece: tl.constexpr = gl.bfloat16 if PRECISION == "fp32" else x.dtype.element_ty
 
     MMA: tl.constexpr = gl.NVMMADistributedLayout([2, 0], [WARPS, 1], [16, 8])
@@ -181,11 +211,16 @@ def single_tap_nchw(
     WEIGHTS: tl.constexpr = gl.BlockedLayout(
         [1, 1], [32 // BLOCK_OUT, BLOCK_OUT], [WARPS, 1], [1, 0]
     )
+    THREADS: tl.constexpr = min(32, BLOCK_PIXELS // max(COPIED, 1))
+    COPIES: tl.constexpr = gl.BlockedLayout(
+        [1, max(COPIED, 1)], [32 // THREADS, THREADS], [WARPS, 1], [1, 0]
+    )
+    BY_CHANNEL: tl.constexpr = gl.SwizzledSharedLayout(VECTOR, 1, 8, [1, 0])
     FLAT: tl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     ROWS: tl.constexpr = gl.SwizzledSharedLayout(8, 1, 1, [1, 0])
-    SPREAD: tl.constexpr = spread(BLOCK_PIXELS, BLOCK_OUT, STRIDE, GAP)
-    LONG: tl.constexpr = gathered([BLOCK_OUT, COLUMNS], PITCH)
-    SHORT: tl.constexpr = gathered([BLOCK_OUT, COLUMNS // SECTOR, SECTOR], PITCH)
+    SPREAD: tl.constexpr = spread(BLOCK_PIXELS, BLOCK_OUT, STRIDE, GAP, SECTOR)
+    LONG: tl.constexpr = gathered([BLOCK_OUT, COLUMNS], PITCH, SECTOR)
+    SHORT: tl.constexpr = gathered([BLOCK_OUT, COLUMNS // SECTOR, SECTOR], PITCH, SECTOR)
 
     # Neighbouring programs write neighbouring columns, then rows, then channels.
     tile = gl.program_id(0) % tiles_w
@@ -199,16 +234,25 @@ def single_tap_nchw(
     first_pixel = first_w + tile * tile_w
     first_column = first_pixel * STRIDE - padding_w
 
-    # The input, [pixels, channels].
+    # The input: [channels, pixels] on its way to shared memory, or [pixels, channels].
     plane_in = in_h * in_w
-    p = gl.arange(0, BLOCK_PIXELS, layout=gl.SliceLayout(1, LEFT))
-    k = gl.arange(0, BLOCK_IN, layout=gl.SliceLayout(0, LEFT))
     x += image_group.to(gl.int64) * (group_in * plane_in) + i_h * in_w + first_pixel
     pixels = gl.where((i_h >= 0) & (i_h < in_h), in_w - first_pixel, 0)  # in the image
-    in_x = (p < pixels)[:, None] & (k < group_in)[None, :]
-    a = (x + k * plane_in)[None, :] + p[:, None]
-    a = gl.load(a, mask=in_x, other=0.0, eviction_policy="evict_last")
-    q = gl.arange(0, BLOCK_PIXELS, layout=gl.SliceLayout(1, MMA))
+    if COPIED > 0:
+        p = gl.arange(0, BLOCK_PIXELS, layout=gl.SliceLayout(0, COPIES))
+        k = gl.arange(0, BLOCK_IN, layout=gl.SliceLayout(1, COPIES))
+        in_x = (k < group_in)[:, None] & (p < pixels)[None, :]
+        source = (x + k * plane_in)[:, None] + p[None, :]
+        copies = gl.allocate_shared_memory(x.dtype.element_ty, [BLOCK_IN, BLOCK_PIXELS], BY_CHANNEL)
+        async_copy.async_copy_global_to_shared(copies, source, mask=in_x)
+        async_copy.commit_group()
+    else:
+        p = _pixel(gl.arange(0, BLOCK_PIXELS, layout=gl.SliceLayout(1, LEFT)), PAIRS)
+        k = gl.arange(0, BLOCK_IN, layout=gl.SliceLayout(0, LEFT))
+        in_x = (p < pixels)[:, None] & (k < group_in)[None, :]
+        source = (x + k * plane_in)[None, :] + p[:, None]
+        a = gl.load(source, mask=in_x, other=0.0, eviction_policy="evict_last")
+    q = _pixel(gl.arange(0, BLOCK_PIXELS, layout=gl.SliceLayout(1, MMA)), PAIRS)
     has_product = (q < pixels)[:, None]
 
     # The weights of a kernel row, [channels in, channels out] a tap: loaded while the ones before
@@ -243,13 +287,21 @@ def single_tap_nchw(
 
     edges = gl.where(halo_w > 0, gl.cdiv(halo_w * STRIDE, SECTOR) + 1, 0)  # sectors
 
-    # Rows with taps are put together in shared memory.
-    ELEMENTS: tl.constexpr = BLOCK_OUT * PITCH + BLOCK_OUT // 2 * 8 + COLUMNS
+    if COPIED > 0:
+        async_copy.wait_group(0)
+        if PAIRS:
+            a = copies.load(in_pairs(BLOCK_IN, BLOCK_PIXELS, WARPS)).permute([1, 0])
+            a = gl.convert_layout(_transposed(a, 2), LEFT)
+        else:
+            a = copies.permute([1, 0]).load(LEFT)
+    a = split_input(a, PRECISION)
+
+    # Rows with taps are put together in shared memory, where the input was.
+    ELEMENTS: tl.constexpr = BLOCK_OUT * PITCH + BLOCK_OUT // 2 * SECTOR + COLUMNS
     image = gl.allocate_shared_memory(dtype, [ELEMENTS, 1], FLAT)
     weights = ()
     for _ in gl.static_range(TAPS * PIECES):
         weights += (gl.allocate_shared_memory(piece, [BLOCK_IN, BLOCK_OUT], ROWS),)
-    a = split_input(a, PRECISION)
 
     for out_tile in range(first_tile, last_tile):
         first_out = _first_channel(out_tile, log2_step, BLOCK_OUT)
@@ -289,7 +341,7 @@ def single_tap_nchw(
                 target = y_tile + gl.multiple_of(first * SECTOR, SECTOR) + y_lines
                 target = target[:, None] + column[None, :]
                 for i in gl.static_range(LINES_A_ROW):
-                    mask = sector + i * (COLUMNS // SECTOR) < last - first
+                    mask = sector < last - first - i * (COLUMNS // SECTOR)
                     gl.store(target + i * COLUMNS, empty, mask=mask, cache_modifier=".cs")
                 for side in gl.static_range(2):
                     number, is_stored = _end_sector(side, first, last, start, end, SECTOR)
@@ -340,7 +392,7 @@ def single_tap_nchw(
                     _sector(image, number, SECTOR, SHORT).slice(0, 1, 1).store(end_empty)
                 for slot in gl.static_range(STRIDE):
                     if (empty_w >> slot) & 1:
-                        _spread_out(image, shift + slot, plain, SPREAD)
+                        _spread_out(image, shift + slot, plain, SPREAD, PAIRS)
                 for first_tap in gl.static_range(0, TAPS, TOGETHER):
                     products = ()
                     for tap in gl.static_range(first_tap, min(first_tap + TOGETHER, TAPS)):
@@ -348,9 +400,9 @@ def single_tap_nchw(
                     for tap in gl.static_range(first_tap, min(first_tap + TOGETHER, TAPS)):
                         if tap < kernel_w:
                             value = gl.where(has_product, products[tap - first_tap], plain)
-                            _spread_out(image, shift + tap * dilation_w, value, SPREAD)
+                            _spread_out(image, shift + tap * dilation_w, value, SPREAD, PAIRS)
                 for i in gl.static_range(LINES_A_ROW):
-                    mask = sector + i * (COLUMNS // SECTOR) < last - first
+                    mask = sector < last - first - i * (COLUMNS // SECTOR)
                     line = _sector(image, first + i * (COLUMNS // SECTOR), SECTOR, LONG).load(LINES)
                     gl.store(target + i * COLUMNS, line, mask=mask, cache_modifier=".cs")
                 for side in gl.static_range(2):
@@ -398,10 +450,12 @@ def _kernel_row(weight, tile, kernel_w, group_out, mask, TAPS: tl.constexpr):
 
 
 @gluon.jit
-def _spread_out(image, position, value, SPREAD: tl.constexpr):
+def _spread_out(image, position, value, SPREAD: tl.constexpr, PAIRS: tl.constexpr):
     """Store [pixels, channels] to the shared image, the first pixel's at `position`."""
     view = image.index(position)._reinterpret(image.dtype, SPREAD.shape, SPREAD)
     value = value.to(image.dtype)
+    if PAIRS:
+        value = _transposed(value, 8)
     view.slice(0, 1, 1).store(value.reshape([value.shape[0], 1, value.shape[1]]))
 
 
@@ -484,16 +538,21 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
     before = (out_channels - 1) // channels
     out_tiles = before * step + min(step, out_channels - before * channels)
 
+    fp32 = x.dtype == torch.float32
     wide = in_channels <= 32
     pixels, block_in = (128, 32) if wide else (64, 64)
     gap, columns = WIDE_IMAGES[sw] if wide else NARROW_IMAGES[sw]
     # Unless one program has all input columns, it shares sectors with the next, and needs the
     # pixels under them.
     whole = span_w <= pixels
-    tile_w = span_w if whole else pixels - halo_w - triton.cdiv(sector - 1, sw)
+    tile_w = pixels if whole else pixels - halo_w - triton.cdiv(sector - 1, sw)
     tiles_w = triton.cdiv(span_w, tile_w)
 
     x = x.contiguous()
+    # Four bytes are the least that can be copied asynchronously. Of 16-bit pixels the compiler has
+    # to know that two are side by side; it knows of multiples of 16.
+    side_by_side = whole and in_w % 16 == first_w % 16 == x.data_ptr() % 16 == 0
+    copied = 1 if fp32 else 2 if side_by_side else 0
     weight = weight.permute(0, 2, 3, 1).contiguous()
     y = torch.empty(batch, out_channels, out_h, out_w, device=x.device, dtype=x.dtype)
 
@@ -503,9 +562,8 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
         return tiles_w * span_h * triton.cdiv(out_tiles, tiles) * batch
 
     sms = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 0
-    fp32 = x.dtype == torch.float32
-    resident = (3 if fp32 else 5) * sms
-    tiles = (4 if fp32 else 6) * kernel_h * kernel_w // (sh * sw)
+    resident = (4 if fp32 else 5) * sms
+    tiles = (4 if fp32 else 3) * kernel_h * kernel_w // (sh * sw)
     tiles = max(1, min(tiles, out_tiles))
     while tiles > 1 and programs(tiles) < 4 * sms:
         tiles -= 1
@@ -551,10 +609,11 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
         TAPS=3 if kernel_w <= 3 < sw else sw,
         GAP=gap,
         COLUMNS=columns,
+        COPIED=copied,
         WARPS=4,
         num_warps=4,
         num_stages=1,
-        maxnreg=168 if fp32 else 96,  # as many as `resident` says
+        maxnreg=128 if fp32 else 96,  # as many as `resident` says
     )
     return y
 

@@ -167,6 +167,19 @@ def test_channels_of_a_program_are_planes_that_begin_alike_in_a_sector():
     assert [step(size, "f16") for size in sizes] == [16, 8, 4, 1]
 
 
+def test_pairs_of_pixels_are_copied_where_every_program_begins_with_one():
+    layer = Layer(2, 32, 16, (5, 140), (3, 3), (5, 5), (1, 1))
+
+    def copied(layer, dtype="f16", **options):
+        return VARIANTS[plan(layer, dtype=dtype, **options).variant]["constants"]["COPIED"]
+
+    assert copied(layer) == 2
+    assert plan(layer, dtype="f16").arguments["tile_w"] % 2 == 0
+    assert copied(layer, aligned=False) == 0
+    assert copied(replace(layer, size=(5, 141))) == 0
+    assert copied(layer, dtype="f32", aligned=False) == 1
+
+
 def test_rows_of_the_shared_image_are_apart_enough():
     for variant in VARIANTS.values():
         if variant["family"] == "single_tap_nchw":
@@ -349,8 +362,9 @@ def test_taps_that_reach_past_the_image_ask_for_no_second_nchw_program(kernel, s
     ("change", "dtype", "tiles", "why"),
     [
         ({}, "f32", 1, "memory is busy with outputs that have no tap"),
-        ({}, "f16", 2, "half the bytes: the prologue shows"),
+        ({}, "f16", 1, "memory is busy with outputs that have no tap"),
         ({"stride": (3, 3), "dilation": (1, 1)}, "f32", 4, "every output has a tap"),
+        ({"stride": (3, 3), "dilation": (1, 1)}, "f16", 3, "every output has one, none is split"),
         ({"batch": 1}, "f32", 2, "all programs at once, not one wave and a third"),
         ({"batch": 1, "size": (8, 128)}, "f16", 1, "programs for half the machine at the best"),
     ],
