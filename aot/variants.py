@@ -48,7 +48,7 @@ class Variant:
     precision: str
     layout: str
     tile: Tile
-    aligned: bool = False  # needs 16-byte vectors
+    aligned: bool = False  # needs 16-byte vectors, or pairs of 16-bit numbers
     wide: bool = False  # 64-bit strides
     vector: int = 1  # output columns stored at once; divides the output's width
     deep: bool = True  # takes more input channels than a step's

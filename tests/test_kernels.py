@@ -149,20 +149,18 @@ def test_dtype_and_precision_of_a_pixel_shuffle(dtype, precision, width):
     check(layer, dtype, precision)
 
 
-@pytest.mark.parametrize("dtype", ["f16", "bf16"])
 @pytest.mark.parametrize("stride", [4, 5])  # pixels in order, and neighbours in a thread
 @pytest.mark.parametrize(
     ("width", "cropped", "copied"),
     [(20, 0, 2), (150, 0, 2), (21, 0, 0), (20, 1, 0)],
     ids=["pairs", "tiles of pairs", "rows begin anywhere", "programs begin with the second"],
 )
-def test_16_bit_input_is_copied_in_pairs(width, cropped, copied, stride, dtype):
+def test_16_bit_input_is_copied_in_pairs(width, cropped, copied, stride):
     padding = (0, 1 + cropped * stride)
     layer = Layer(2, 20, 12, (2, width), (2, 3), (3, stride), padding, bias=True)
-    chosen = plan(layer, dtype)
-    constants = VARIANTS[chosen.variant]["constants"]
+    constants = VARIANTS[plan(layer, "f16").variant]["constants"]
     assert (constants["STRIDE"], constants["COPIED"]) == (stride, copied)
-    check(layer, dtype)
+    check(layer, "f16")
 
 
 SHALLOW = [

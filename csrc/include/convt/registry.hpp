@@ -81,7 +81,7 @@ struct Variant {
   DType dtype;
   Precision precision;
   Layout layout;
-  bool aligned;               // needs 16-byte vectors
+  bool aligned;               // needs 16-byte vectors, or pairs of 16-bit numbers
   bool wide;                  // 64-bit offsets
   bool deep;                  // takes more input channels than block_in
   std::int32_t vector;        // output columns stored at once: divides the output's width
