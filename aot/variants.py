@@ -233,6 +233,10 @@ NARROW_IMAGES = {2: (128, 128), 3: (64, 128), 4: (128, 128), 5: (64, 128),
                  6: (128, 256), 7: (64, 256), 8: (256, 256)}  # fmt: skip
 
 
+# Pixels copied at once: four bytes, the least that can be copied asynchronously. 0: not so copied.
+COPIED = {"f32": (1,), "f16": (2, 0), "bf16": (2, 0)}
+
+
 def _single_tap_nchw() -> Iterator[Variant]:
     wide = Tile(128, 8, 32, warps=4, stages=1)
     narrow = Tile(64, 8, 64, warps=4, stages=1)
@@ -240,32 +244,20 @@ def _single_tap_nchw() -> Iterator[Variant]:
         for tile, images in ((wide, WIDE_IMAGES), (narrow, NARROW_IMAGES)):
             for stride, (gap, columns) in images.items():
                 for taps in sorted({min(stride, 3), stride}):
-                    # Four bytes are the least that can be copied asynchronously.
-                    copied = 4 // DTYPE_BYTES[dtype]
-                    copies = Variant(
-                        "single_tap_nchw",
-                        dtype,
-                        precision,
-                        "nchw",
-                        replace(tile, stride=stride, taps=taps),
-                        aligned=copied > 1,
-                        deep=False,
-                        extra=(("GAP", gap), ("COLUMNS", columns), ("COPIED", copied)),
-                        divisors=(
-                            ("x", 4),
-                            ("y", 16),
-                            *((p, copied) for p in ("in_w", "first_w", "tile_w")),
-                        ),
-                        # Programs a multiprocessor: five, four or three.
-                        registers=(128, 168) if dtype == "f32" else (96, 128, 168),
-                    )
-                    yield copies
-                    if copies.aligned:
-                        yield replace(
-                            copies,
-                            aligned=False,
-                            extra=(*copies.extra[:-1], ("COPIED", 0)),
-                            divisors=(("y", 16),),
+                    for copied in COPIED[dtype]:
+                        pairs = (("x", 4), *((p, 2) for p in ("in_w", "first_w", "tile_w")))
+                        yield Variant(
+                            "single_tap_nchw",
+                            dtype,
+                            precision,
+                            "nchw",
+                            replace(tile, stride=stride, taps=taps),
+                            aligned=copied == 2,
+                            deep=False,
+                            extra=(("GAP", gap), ("COLUMNS", columns), ("COPIED", copied)),
+                            divisors=(("y", 16), *(pairs if copied == 2 else ())),
+                            # Programs a multiprocessor: five, four or three.
+                            registers=(128, 168) if dtype == "f32" else (96, 128, 168),
                         )
 
 

@@ -78,6 +78,33 @@ def split_weight(value, PRECISION: tl.constexpr):
 
 
 @gluon.constexpr_function
+def along(dim, first, end):
+    """Bases of a layout of two dimensions: powers of two along one of them."""
+    steps = [1 << bit for bit in range(31) if first <= 1 << bit < end]
+    return [[0, step] if dim else [step, 0] for step in steps]
+
+
+@gluon.constexpr_function
+def of_input(into, pixels, each, warps):
+    """[channels, pixels] as the product's left operand, `each` neighbouring pixels in a thread."""
+    near, warp = along(1, 1, each), along(1, 8 * each, 8 * each * warps)
+    rounds = along(1, 8 * each * warps, pixels)
+    register = [*near, [1, 0], *rounds, *along(0, 8, into)]
+    lane = [*along(0, 2, 8), *along(1, each, 8 * each)]
+    return gl.DistributedLinearLayout(register, lane, warp, [], [into, pixels])
+
+
+@gluon.jit
+def as_rows(a, EACH: tl.constexpr, WARPS: tl.constexpr):
+    """[pixels, channels] in the product's order of rows; a thread has EACH neighbours."""
+    NEAR: tl.constexpr = min(EACH, 2)
+    FAR: tl.constexpr = EACH // NEAR
+    ROUNDS: tl.constexpr = a.shape[0] // (16 * WARPS * FAR)
+    rows = a.reshape([ROUNDS, 2 // NEAR, WARPS, 8, FAR, NEAR, a.shape[1]])
+    return rows.permute([0, 4, 2, 1, 5, 3, 6]).reshape(a.shape)
+
+
+@gluon.constexpr_function
 def spread(pixels, channels, stride, gap, pair):
     """[pixels, slots, channels]: pixels `stride` apart, channels their row and `gap` apart.
 
@@ -103,30 +130,18 @@ def gathered(shape, pitch, pair):
     return gl.PaddedSharedLayout.with_identity_for(rows, shape, order)
 
 
-@gluon.constexpr_function
-def in_pairs(into, pixels, warps):
-    """[channels, pixels] as the product's left operand whose rows are in the order of `_pixel`."""
-    channel = [[1 << bit, 0] for bit in range(into.bit_length() - 1)]
-    pixel = [[0, 1 << bit] for bit in range(pixels.bit_length() - 1)]
-    rounds = 3 + warps.bit_length()
-    register = [pixel[0], channel[0], *pixel[rounds:], *channel[3:]]
-    lane = [*channel[1:3], *pixel[1:4]]
-    return gl.DistributedLinearLayout(register, lane, pixel[4:rounds], [], [into, pixels])
-
-
 @gluon.jit
 def _pixel(row, PAIRS: tl.constexpr):
-    """Of a row of the product. PAIRS: a thread's rows, 8 apart, are neighbours."""
+    """Of a row of the product. PAIRS: in the order of `as_rows` of two neighbours."""
     if PAIRS:
         row = (row & -16) + 2 * (row & 7) + (row >> 3 & 1)
     return row
 
 
 @gluon.jit
-def _transposed(value, INNER: tl.constexpr):
-    """Each 16 rows, as a matrix with rows of INNER, transposed."""
-    OUTER: tl.constexpr = 16 // INNER
-    rows = value.reshape([value.shape[0] // 16, OUTER, INNER, value.shape[1]])
+def _as_pixels(value):
+    """[rows, channels] in the order of pixels, back from `as_rows` of two neighbours."""
+    rows = value.reshape([value.shape[0] // 16, 2, 8, value.shape[1]])
     return rows.permute([0, 2, 1, 3]).reshape(value.shape)
 
 
@@ -211,10 +226,7 @@ def single_tap_nchw(
     WEIGHTS: tl.constexpr = gl.BlockedLayout(
         [1, 1], [32 // BLOCK_OUT, BLOCK_OUT], [WARPS, 1], [1, 0]
     )
-    THREADS: tl.constexpr = min(32, BLOCK_PIXELS // max(COPIED, 1))
-    COPIES: tl.constexpr = gl.BlockedLayout(
-        [1, max(COPIED, 1)], [32 // THREADS, THREADS], [WARPS, 1], [1, 0]
-    )
+    COPIES: tl.constexpr = gl.BlockedLayout([1, max(COPIED, 1)], [1, 32], [WARPS, 1], [1, 0])
     BY_CHANNEL: tl.constexpr = gl.SwizzledSharedLayout(VECTOR, 1, 8, [1, 0])
     FLAT: tl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     ROWS: tl.constexpr = gl.SwizzledSharedLayout(8, 1, 1, [1, 0])
@@ -290,8 +302,8 @@ def single_tap_nchw(
     if COPIED > 0:
         async_copy.wait_group(0)
         if PAIRS:
-            a = copies.load(in_pairs(BLOCK_IN, BLOCK_PIXELS, WARPS)).permute([1, 0])
-            a = gl.convert_layout(_transposed(a, 2), LEFT)
+            a = copies.load(of_input(BLOCK_IN, BLOCK_PIXELS, 2, WARPS)).permute([1, 0])
+            a = gl.convert_layout(as_rows(a, 2, WARPS), LEFT)
         else:
             a = copies.permute([1, 0]).load(LEFT)
     a = split_input(a, PRECISION)
@@ -455,7 +467,7 @@ def _spread_out(image, position, value, SPREAD: tl.constexpr, PAIRS: tl.constexp
     view = image.index(position)._reinterpret(image.dtype, SPREAD.shape, SPREAD)
     value = value.to(image.dtype)
     if PAIRS:
-        value = _transposed(value, 8)
+        value = _as_pixels(value)
     view.slice(0, 1, 1).store(value.reshape([value.shape[0], 1, value.shape[1]]))
 
 

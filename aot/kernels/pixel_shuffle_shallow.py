@@ -21,25 +21,9 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from aot.kernels.neighbours import along, as_rows, of_input
 from aot.kernels.precision import split_input, split_weight
 from aot.kernels.target import has_wgmma
-
-
-@gluon.constexpr_function
-def _along(dim, first, end):
-    """Bases of a layout of two dimensions: powers of two along one of them."""
-    steps = [1 << bit for bit in range(31) if first <= 1 << bit < end]
-    return [[0, step] if dim else [step, 0] for step in steps]
-
-
-@gluon.constexpr_function
-def of_input(into, pixels, each, warps):
-    """[channels, pixels] as the product's left operand, `each` neighbouring pixels in a thread."""
-    near, warp = _along(1, 1, each), _along(1, 8 * each, 8 * each * warps)
-    rounds = _along(1, 8 * each * warps, pixels)
-    register = [*near, [1, 0], *rounds, *_along(0, 8, into)]
-    lane = [*_along(0, 2, 8), *_along(1, each, 8 * each)]
-    return gl.DistributedLinearLayout(register, lane, warp, [], [into, pixels])
 
 
 @gluon.constexpr_function
@@ -47,21 +31,11 @@ def of_output(channels, outputs, stride, vector, warps):
     """[channels, outputs] as the tensor core leaves them, `vector` neighbours in a thread."""
     run = max(stride, vector)
     block = 8 * vector // run  # channels of 8 columns
-    register = [*_along(1, 1, vector), [1, 0], *_along(1, 8 * run * warps, outputs)]
-    register += _along(0, block, channels)
-    lane = [*_along(1, vector, run), *_along(0, 2, block), *_along(1, run, 8 * run)]
-    warp = _along(1, 8 * run, 8 * run * warps)
+    register = [*along(1, 1, vector), [1, 0], *along(1, 8 * run * warps, outputs)]
+    register += along(0, block, channels)
+    lane = [*along(1, vector, run), *along(0, 2, block), *along(1, run, 8 * run)]
+    warp = along(1, 8 * run, 8 * run * warps)
     return gl.DistributedLinearLayout(register, lane, warp, [], [channels, outputs])
-
-
-@gluon.jit
-def _as_rows(a, EACH: tl.constexpr, WARPS: tl.constexpr):
-    """[pixels, channels] in the product's order of rows; a thread has EACH neighbours."""
-    NEAR: tl.constexpr = min(EACH, 2)
-    FAR: tl.constexpr = EACH // NEAR
-    ROUNDS: tl.constexpr = a.shape[0] // (16 * WARPS * FAR)
-    rows = a.reshape([ROUNDS, 2 // NEAR, WARPS, 8, FAR, NEAR, a.shape[1]])
-    return rows.permute([0, 4, 2, 1, 5, 3, 6]).reshape(a.shape)
 
 
 @gluon.jit
@@ -230,7 +204,7 @@ def pixel_shuffle_shallow(
     for item in range(gl.program_id(0), items, gl.num_programs(0)):
         async_copy.wait_group(AHEAD - 1)
         shared = inputs.index(current)
-        a = _as_rows(shared.load(INPUT).permute([1, 0]), EACH, WARPS)
+        a = as_rows(shared.load(INPUT).permute([1, 0]), EACH, WARPS)
         later = item + AHEAD * gl.num_programs(0)
         _load(shared, x, x_tile, in_group, pixel, later, items, pixel_tiles, image_in, x_c)
         current = (current + 1) % AHEAD

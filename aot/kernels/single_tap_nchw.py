@@ -14,6 +14,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy, mma_v2
 
+from aot.kernels.neighbours import as_rows, of_input
 from aot.kernels.precision import split_input, split_weight
 
 
@@ -43,30 +44,18 @@ def gathered(shape, pitch, pair):
     return gl.PaddedSharedLayout.with_identity_for(rows, shape, order)
 
 
-@gluon.constexpr_function
-def in_pairs(into, pixels, warps):
-    """[channels, pixels] as the product's left operand whose rows are in the order of `_pixel`."""
-    channel = [[1 << bit, 0] for bit in range(into.bit_length() - 1)]
-    pixel = [[0, 1 << bit] for bit in range(pixels.bit_length() - 1)]
-    rounds = 3 + warps.bit_length()
-    register = [pixel[0], channel[0], *pixel[rounds:], *channel[3:]]
-    lane = [*channel[1:3], *pixel[1:4]]
-    return gl.DistributedLinearLayout(register, lane, pixel[4:rounds], [], [into, pixels])
-
-
 @gluon.jit
 def _pixel(row, PAIRS: tl.constexpr):
-    """Of a row of the product. PAIRS: a thread's rows, 8 apart, are neighbours."""
+    """Of a row of the product. PAIRS: in the order of `as_rows` of two neighbours."""
     if PAIRS:
         row = (row & -16) + 2 * (row & 7) + (row >> 3 & 1)
     return row
 
 
 @gluon.jit
-def _transposed(value, INNER: tl.constexpr):
-    """Each 16 rows, as a matrix with rows of INNER, transposed."""
-    OUTER: tl.constexpr = 16 // INNER
-    rows = value.reshape([value.shape[0] // 16, OUTER, INNER, value.shape[1]])
+def _as_pixels(value):
+    """[rows, channels] in the order of pixels, back from `as_rows` of two neighbours."""
+    rows = value.reshape([value.shape[0] // 16, 2, 8, value.shape[1]])
     return rows.permute([0, 2, 1, 3]).reshape(value.shape)
 
 
@@ -151,10 +140,7 @@ def single_tap_nchw(
     WEIGHTS: tl.constexpr = gl.BlockedLayout(
         [1, 1], [32 // BLOCK_OUT, BLOCK_OUT], [WARPS, 1], [1, 0]
     )
-    THREADS: tl.constexpr = min(32, BLOCK_PIXELS // max(COPIED, 1))
-    COPIES: tl.constexpr = gl.BlockedLayout(
-        [1, max(COPIED, 1)], [32 // THREADS, THREADS], [WARPS, 1], [1, 0]
-    )
+    COPIES: tl.constexpr = gl.BlockedLayout([1, max(COPIED, 1)], [1, 32], [WARPS, 1], [1, 0])
     BY_CHANNEL: tl.constexpr = gl.SwizzledSharedLayout(VECTOR, 1, 8, [1, 0])
     FLAT: tl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     ROWS: tl.constexpr = gl.SwizzledSharedLayout(8, 1, 1, [1, 0])
@@ -230,8 +216,8 @@ def single_tap_nchw(
     if COPIED > 0:
         async_copy.wait_group(0)
         if PAIRS:
-            a = copies.load(in_pairs(BLOCK_IN, BLOCK_PIXELS, WARPS)).permute([1, 0])
-            a = gl.convert_layout(_transposed(a, 2), LEFT)
+            a = copies.load(of_input(BLOCK_IN, BLOCK_PIXELS, 2, WARPS)).permute([1, 0])
+            a = gl.convert_layout(as_rows(a, 2, WARPS), LEFT)
         else:
             a = copies.permute([1, 0]).load(LEFT)
     a = split_input(a, PRECISION)
@@ -395,7 +381,7 @@ def _spread_out(image, position, value, SPREAD: tl.constexpr, PAIRS: tl.constexp
     view = image.index(position)._reinterpret(image.dtype, SPREAD.shape, SPREAD)
     value = value.to(image.dtype)
     if PAIRS:
-        value = _transposed(value, 8)
+        value = _as_pixels(value)
     view.slice(0, 1, 1).store(value.reshape([value.shape[0], 1, value.shape[1]]))
 
 
