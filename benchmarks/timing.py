@@ -14,7 +14,7 @@ import torch
 def graph_us(function: Callable[[], Any], budget_ms: float = 15.0) -> float:
     """Median GPU time of one call in a replayed CUDA graph: no launch gaps. Microseconds."""
     stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())  # memory that `function` has may be in use there
+    stream.wait_stream(torch.cuda.current_stream())  # which may still use the memory
     with torch.cuda.stream(stream):
         for _ in range(3):
             function()
