@@ -50,7 +50,7 @@ class Variant:
     tile: Tile
     aligned: bool = False  # needs 16-byte vectors, or pairs of 16-bit numbers
     wide: bool = False  # 64-bit strides
-    vector: int = 1  # output columns stored at once; divides the output's width
+    vector: int = 1  # outputs stored at once; divides a row, or the distance of a tile's planes
     deep: bool = True  # takes more input channels than a step's
     extra: tuple[tuple[str, int | bool], ...] = ()  # compile-time parameters of the family's own
     divisors: tuple[tuple[str, int], ...] = ()  # what divides a parameter (bytes for pointers)
@@ -84,6 +84,7 @@ class Variant:
             "TAPS": self.tile.taps,
             "HELD": self.tile.held,
             "VECTOR": self.vector,
+            "SECTOR": self.vector,
             "DEEP": self.deep,
         }
         return {name: value for name, value in values.items() if name in parameters}
@@ -227,14 +228,15 @@ def _pixel_shuffle_shallow() -> Iterator[Variant]:
 
 # By stride: between the rows of the shared image, and how much of one is stored at once. The pitch,
 # pixels * stride + gap, exceeds what is stored at once by a power of two.
-WIDE_IMAGES = {2: (64, 256), 3: (128, 256), 4: (256, 256), 5: (128, 256),
-               6: (512, 256), 7: (256, 128), 8: (256, 256)}  # fmt: skip
+WIDE_IMAGES = {2: (128, 128), 3: (128, 256), 4: (128, 128), 5: (128, 256),
+               6: (256, 512), 7: (256, 128), 8: (256, 256)}  # fmt: skip
 NARROW_IMAGES = {2: (128, 128), 3: (64, 128), 4: (128, 128), 5: (64, 128),
                  6: (128, 256), 7: (64, 256), 8: (256, 256)}  # fmt: skip
 
 
 # Pixels copied at once: four bytes, the least that can be copied asynchronously. 0: not so copied.
-COPIED = {"f32": (1,), "f16": (2, 0), "bf16": (2, 0)}
+# And outputs stored whole: a sector; or half of one, which planes of half as many channels share.
+INPUT_AND_OUTPUT = {"f32": ((1, 8),), "f16": ((2, 16), (0, 8)), "bf16": ((2, 16), (0, 8))}
 
 
 def _single_tap_nchw() -> Iterator[Variant]:
@@ -244,7 +246,7 @@ def _single_tap_nchw() -> Iterator[Variant]:
         for tile, images in ((wide, WIDE_IMAGES), (narrow, NARROW_IMAGES)):
             for stride, (gap, columns) in images.items():
                 for taps in sorted({min(stride, 3), stride}):
-                    for copied in COPIED[dtype]:
+                    for copied, sector in INPUT_AND_OUTPUT[dtype]:
                         pairs = (("x", 4), *((p, 2) for p in ("in_w", "first_w", "tile_w")))
                         yield Variant(
                             "single_tap_nchw",
@@ -253,6 +255,7 @@ def _single_tap_nchw() -> Iterator[Variant]:
                             "nchw",
                             replace(tile, stride=stride, taps=taps),
                             aligned=copied == 2,
+                            vector=sector,
                             deep=False,
                             extra=(("GAP", gap), ("COLUMNS", columns), ("COPIED", copied)),
                             divisors=(("y", 16), *(pairs if copied == 2 else ())),

@@ -65,15 +65,15 @@ Columns columns(const Problem& problem, std::int64_t pixels, std::int64_t sector
   return {first, tile_w, tile_w > 0 ? cdiv(span, tile_w) : 0};
 }
 
-// Channel tiles of a program: it loads and splits its input once for all. Where few outputs have
-// taps that is little, memory is busy anyway, and short programs write closer together. `others`:
-// programs for each tile.
-std::int64_t channel_tiles(const Problem& problem, std::int64_t out_tiles, double others,
-                           const Room& room) noexcept {
-  const bool wide = problem.dtype == DType::f32;
+// Channel tiles of a program: it gets its input once for all, in pairs for less. Where few outputs
+// have taps that is little, memory is busy anyway, and short programs write closer together.
+// `others`: programs for each tile.
+std::int64_t channel_tiles(const Variant& variant, const Problem& problem, std::int64_t out_tiles,
+                           double others, const Room& room) noexcept {
   const Pair stride = problem.geometry.stride;
   const auto programs = [&](std::int64_t tiles) { return product(others, cdiv(out_tiles, tiles)); };
-  std::int64_t tiles = (wide ? 4 : 3) * problem.kernel.h * problem.kernel.w / (stride.h * stride.w);
+  std::int64_t tiles =
+      (variant.aligned ? 3 : 4) * problem.kernel.h * problem.kernel.w / (stride.h * stride.w);
   tiles = std::clamp<std::int64_t>(tiles, 1, out_tiles);
   while (tiles > 1 && programs(tiles) < 4.0 * room.sms) --tiles;
   // One tile more where that saves a second, emptier wave.
@@ -85,7 +85,7 @@ Candidate candidate_nchw(const Variant& variant, const Problem& problem,
                          const Room& room) noexcept {
   const Pair in = problem.in, out = problem.out();
   const std::int64_t stride = problem.geometry.stride.w;
-  const std::int64_t sector = 2 * lanes(problem);
+  const std::int64_t sector = variant.vector;  // outputs
   // An aligned variant copies 16-bit numbers in pairs.
   const std::int64_t pair = variant.aligned ? 2 : 1;
   const auto [first, tile_w, tiles_w] = columns(problem, variant.block_pixels, sector, pair);
@@ -104,7 +104,7 @@ Candidate candidate_nchw(const Variant& variant, const Problem& problem,
   const std::int64_t out_tiles =
       before * step + std::min(step, problem.group_out() - before * channels);
   const std::int64_t x = tiles_w * down(problem).span, z = problem.batch * problem.geometry.groups;
-  const std::int64_t tiles = channel_tiles(problem, out_tiles, product(x, z), room);
+  const std::int64_t tiles = channel_tiles(variant, problem, out_tiles, product(x, z), room);
   const std::int64_t y = cdiv(out_tiles, tiles);
   if (x > kInt32 || std::max(y, z) > kGridLayers) return {};
   const double waves = std::ceil(product(x, y, z) / room.sms);

@@ -113,8 +113,8 @@ def spread(pixels, channels, stride, gap, pair):
     slots = 1 if stride - 1 & stride - 2 == 0 else min(4, 1 << stride.bit_length() - 1)
     rest = stride - slots
     gaps = [[1, rest]] if slots == 1 else [[1, rest >> 2], [2, rest >> 1 & 1], [slots, rest & 1]]
-    # Pairs of channels are further apart: with odd strides the tensor core's threads meet no bank
-    # twice.
+    # Pairs of channels are further apart: with odd strides and 32 bits the tensor core's threads
+    # meet no bank twice.
     rows = [[slots * pixels, gap], [2 * slots * pixels, pair]]
     return gl.PaddedSharedLayout.with_identity_for(
         [pair for pair in gaps if pair[1] > 0] + rows, [pixels, slots, channels], [1, 0, 2]
@@ -204,11 +204,12 @@ def single_tap_nchw(
     GAP: tl.constexpr,  # between the rows of the shared image
     COLUMNS: tl.constexpr,  # of it, stored at once; GAP and COLUMNS make its pitch
     COPIED: tl.constexpr,  # pixels of the input in four bytes; 0 to load them one by one
+    SECTOR: tl.constexpr,  # outputs that are stored whole: 32 bytes, or 16
     WARPS: tl.constexpr,
 ):
     dtype: tl.constexpr = y.dtype.element_ty
     VECTOR: tl.constexpr = 128 // dtype.primitive_bitwidth
-    SECTOR: tl.constexpr = 2 * VECTOR
+    PAIR_GAP: tl.constexpr = VECTOR if STRIDE == 8 else 2 * VECTOR  # fewest bank conflicts
     PITCH: tl.constexpr = BLOCK_PIXELS * STRIDE + GAP
     PIECES: tl.constexpr = 3 if PRECISION == "fp32" else 1
     EDGE: tl.constexpr = 64  # more columns than taps reach over their pixel's own and a sector
@@ -219,7 +220,8 @@ def single_tap_nchw(
     MMA: tl.constexpr = gl.NVMMADistributedLayout([2, 0], [WARPS, 1], [16, 8])
     LEFT: tl.constexpr = gl.DotOperandLayout(0, MMA, 2)
     RIGHT: tl.constexpr = gl.DotOperandLayout(1, MMA, 2)
-    LINES: tl.constexpr = gl.BlockedLayout([1, VECTOR], [1, 32], [WARPS, 1], [1, 0])
+    ACROSS: tl.constexpr = min(32, COLUMNS // VECTOR)
+    LINES: tl.constexpr = gl.BlockedLayout([1, VECTOR], [32 // ACROSS, ACROSS], [WARPS, 1], [1, 0])
     ENDS: tl.constexpr = gl.BlockedLayout(
         [1, 1, 1], [32 // SECTOR, 1, SECTOR], [WARPS, 1, 1], [2, 1, 0]
     )
@@ -230,9 +232,9 @@ def single_tap_nchw(
     BY_CHANNEL: tl.constexpr = gl.SwizzledSharedLayout(VECTOR, 1, 8, [1, 0])
     FLAT: tl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     ROWS: tl.constexpr = gl.SwizzledSharedLayout(8, 1, 1, [1, 0])
-    SPREAD: tl.constexpr = spread(BLOCK_PIXELS, BLOCK_OUT, STRIDE, GAP, SECTOR)
-    LONG: tl.constexpr = gathered([BLOCK_OUT, COLUMNS], PITCH, SECTOR)
-    SHORT: tl.constexpr = gathered([BLOCK_OUT, COLUMNS // SECTOR, SECTOR], PITCH, SECTOR)
+    SPREAD: tl.constexpr = spread(BLOCK_PIXELS, BLOCK_OUT, STRIDE, GAP, PAIR_GAP)
+    LONG: tl.constexpr = gathered([BLOCK_OUT, COLUMNS], PITCH, PAIR_GAP)
+    SHORT: tl.constexpr = gathered([BLOCK_OUT, COLUMNS // SECTOR, SECTOR], PITCH, PAIR_GAP)
 
     # Neighbouring programs write neighbouring columns, then rows, then channels.
     tile = gl.program_id(0) % tiles_w
@@ -309,7 +311,7 @@ def single_tap_nchw(
     a = split_input(a, PRECISION)
 
     # Rows with taps are put together in shared memory, where the input was.
-    ELEMENTS: tl.constexpr = BLOCK_OUT * PITCH + BLOCK_OUT // 2 * SECTOR + COLUMNS
+    ELEMENTS: tl.constexpr = BLOCK_OUT * PITCH + BLOCK_OUT // 2 * PAIR_GAP + COLUMNS
     image = gl.allocate_shared_memory(dtype, [ELEMENTS, 1], FLAT)
     weights = ()
     for _ in gl.static_range(TAPS * PIECES):
@@ -510,8 +512,8 @@ def single_taps(out, kernel, stride, padding, dilation):
 
 # By stride: between the rows of the shared image, and how much of one is stored at once; see
 # aot/variants.py.
-WIDE_IMAGES = {2: (64, 256), 3: (128, 256), 4: (256, 256), 5: (128, 256),
-               6: (512, 256), 7: (256, 128), 8: (256, 256)}  # fmt: skip
+WIDE_IMAGES = {2: (128, 128), 3: (128, 256), 4: (128, 128), 5: (128, 256),
+               6: (256, 512), 7: (256, 128), 8: (256, 256)}  # fmt: skip
 NARROW_IMAGES = {2: (128, 128), 3: (64, 128), 4: (128, 128), 5: (64, 128),
                  6: (128, 256), 7: (64, 256), 8: (256, 256)}  # fmt: skip
 
@@ -524,12 +526,23 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
     out_w = (in_w - 1) * sw - 2 * pw + dw * (kernel_w - 1) + 1
     empty_h, joined_h, first_h, span_h, _ = single_taps(out_h, kernel_h, sh, ph, dh)
     empty_w, _, first_w, span_w, halo_w = single_taps(out_w, kernel_w, sw, pw, dw)
-    sector = 32 // x.element_size()
     # As csrc/single_tap.cpp plans it. Columns outside the image need no pixels, but for what lies
     # beyond a tap's reach.
     end_w = max(min(first_w + span_w, in_w), triton.cdiv(out_w + pw, sw) - halo_w)
     first_w = max(first_w, 0)
     span_w = max(end_w - first_w, 1)
+
+    fp32 = x.dtype == torch.float32
+    wide = in_channels <= 32
+    pixels, block_in = (128, 32) if wide else (64, 64)
+    x = x.contiguous()
+    # Four bytes are the least that can be copied asynchronously. Of 16-bit pixels the compiler has
+    # to know that two are side by side; it knows of multiples of 16. Others share a kernel with
+    # planes so odd that few begin alike in a sector: it stores halves of one.
+    whole = span_w <= pixels
+    side_by_side = whole and in_w % 16 == first_w % 16 == x.data_ptr() % 16 == 0
+    copied = 1 if fp32 else 2 if side_by_side and out_h * out_w % 2 == 0 else 0
+    sector = 16 if copied == 2 else 8
     # Planes of channels `step` apart begin alike in a sector.
     step = sector // gcd(sector, out_h * out_w)
     channels = 8 * step
@@ -550,21 +563,12 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
     before = (out_channels - 1) // channels
     out_tiles = before * step + min(step, out_channels - before * channels)
 
-    fp32 = x.dtype == torch.float32
-    wide = in_channels <= 32
-    pixels, block_in = (128, 32) if wide else (64, 64)
     gap, columns = WIDE_IMAGES[sw] if wide else NARROW_IMAGES[sw]
     # Unless one program has all input columns, it shares sectors with the next, and needs the
     # pixels under them.
-    whole = span_w <= pixels
     tile_w = pixels if whole else pixels - halo_w - triton.cdiv(sector - 1, sw)
     tiles_w = triton.cdiv(span_w, tile_w)
 
-    x = x.contiguous()
-    # Four bytes are the least that can be copied asynchronously. Of 16-bit pixels the compiler has
-    # to know that two are side by side; it knows of multiples of 16.
-    side_by_side = whole and in_w % 16 == first_w % 16 == x.data_ptr() % 16 == 0
-    copied = 1 if fp32 else 2 if side_by_side else 0
     weight = weight.permute(0, 2, 3, 1).contiguous()
     y = torch.empty(batch, out_channels, out_h, out_w, device=x.device, dtype=x.dtype)
 
@@ -575,7 +579,7 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
 
     sms = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 0
     resident = (4 if fp32 else 5) * sms
-    tiles = (4 if fp32 else 3) * kernel_h * kernel_w // (sh * sw)
+    tiles = (3 if copied == 2 else 4) * kernel_h * kernel_w // (sh * sw)
     tiles = max(1, min(tiles, out_tiles))
     while tiles > 1 and programs(tiles) < 4 * sms:
         tiles -= 1
@@ -622,6 +626,7 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
         GAP=gap,
         COLUMNS=columns,
         COPIED=copied,
+        SECTOR=sector,
         WARPS=4,
         num_warps=4,
         num_stages=1,

@@ -163,6 +163,17 @@ def test_16_bit_input_is_copied_in_pairs(width, cropped, copied, stride):
     check(layer, "f16")
 
 
+@pytest.mark.parametrize(("channels", "sector"), [(24, 8), (128, 16)], ids=["halves", "whole"])
+def test_16_bit_planes_of_odd_size(channels, sector):
+    layer = Layer(1, 4, channels, (2, 6), (3, 3), (4, 4), bias=True)
+    many = plan(replace(layer, batch=4000), "f16")
+    assert VARIANTS[many.variant]["constants"]["SECTOR"] == sector
+    chosen = SimpleNamespace(
+        variant=many.variant, arguments=many.arguments, grid=(*many.grid[:2], layer.batch)
+    )
+    check(layer, "f16", chosen=chosen)
+
+
 SHALLOW = [
     Layer(3, 32, 36, (6, 20), (2, 2), (2, 2), bias=True, why="k2s2, two tiles of channels"),
     Layer(2, 5, 40, (6, 28), (3, 4), (3, 4), why="k4s4, nine tiles in three parts"),

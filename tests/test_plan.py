@@ -158,13 +158,17 @@ def test_what_single_tap_nchw_serves(change, family):
 
 
 def test_channels_of_a_program_are_planes_that_begin_alike_in_a_sector():
-    def step(size, dtype):
-        return 1 << plan(Layer(1, 8, 64, size, (3, 3), (5, 5)), dtype=dtype).arguments["log2_step"]
+    def step(size, dtype, stride=5, out_channels=64):
+        layer = Layer(100, 8, out_channels, size, (3, 3), (stride, stride))
+        return 1 << plan(layer, dtype=dtype).arguments["log2_step"]
 
     # Planes of 13 x 23, 13 x 38, 18 x 38, 8 x 48 outputs.
     sizes = [(3, 5), (3, 8), (4, 8), (2, 10)]
     assert [step(size, "f32") for size in sizes] == [8, 4, 2, 1]
-    assert [step(size, "f16") for size in sizes] == [16, 8, 4, 1]
+    # Half a sector for the first: its input's rows are odd.
+    assert [step(size, "f16") for size in sizes] == [8, 8, 4, 1]
+    # And for odd planes, 11 x 23, of so few channels that tiles of 8 would have 4.
+    assert [step((3, 6), "f16", 4, channels) for channels in (64, 128)] == [8, 16]
 
 
 def test_pairs_of_pixels_are_copied_where_every_program_begins_with_one():
@@ -189,8 +193,9 @@ def test_rows_of_the_shared_image_are_apart_enough():
 
 def test_stores_are_as_wide_as_the_rows_allow():
     def vector(out_w, dtype):
-        layer = Layer(1, 16, 16, (4, out_w // 2), (2, 2), (2, 2), output_padding=(0, out_w % 2))
-        return re.search(r"v(\d)_", plan(layer, dtype=dtype).variant)[1]
+        across = 2 - out_w % 2
+        layer = Layer(1, 16, 16, (4, out_w // across), (2, across), (2, across))
+        return re.search(r"pixel_shuffle.*v(\d)_", plan(layer, dtype=dtype).variant)[1]
 
     assert [vector(width, "f32") for width in (64, 62, 61)] == ["4", "2", "1"]
     assert [vector(width, "f16") for width in (64, 60, 61)] == ["8", "2", "1"]

@@ -5,8 +5,8 @@ one product of input channels or nothing but bias, and writing it is most of the
 takes a piece of one input row and writes all output rows that it reaches, for one tile of channels
 after another. The products of a kernel column belong `STRIDE` output columns apart: they go to
 shared memory in a layout that leaves those gaps, are joined there by the other kernel columns' and
-by bias, and leave as whole 32-byte sectors. Gluon, because Triton cannot store to shared memory
-with a stride.
+by bias, and leave as whole 32-byte sectors, or halves where planes of few channels begin alike in
+one. Gluon, because Triton cannot store to shared memory with a stride.
 """
 
 import triton.language as tl
@@ -27,8 +27,8 @@ def spread(pixels, channels, stride, gap, pair):
     slots = 1 if stride - 1 & stride - 2 == 0 else min(4, 1 << stride.bit_length() - 1)
     rest = stride - slots
     gaps = [[1, rest]] if slots == 1 else [[1, rest >> 2], [2, rest >> 1 & 1], [slots, rest & 1]]
-    # Pairs of channels are further apart: with odd strides the tensor core's threads meet no bank
-    # twice.
+    # Pairs of channels are further apart: with odd strides and 32 bits the tensor core's threads
+    # meet no bank twice.
     rows = [[slots * pixels, gap], [2 * slots * pixels, pair]]
     return gl.PaddedSharedLayout.with_identity_for(
         [pair for pair in gaps if pair[1] > 0] + rows, [pixels, slots, channels], [1, 0, 2]
@@ -118,11 +118,12 @@ def single_tap_nchw(
     GAP: tl.constexpr,  # between the rows of the shared image
     COLUMNS: tl.constexpr,  # of it, stored at once; GAP and COLUMNS make its pitch
     COPIED: tl.constexpr,  # pixels of the input in four bytes; 0 to load them one by one
+    SECTOR: tl.constexpr,  # outputs that are stored whole: 32 bytes, or 16
     WARPS: tl.constexpr,
 ):
     dtype: tl.constexpr = y.dtype.element_ty
     VECTOR: tl.constexpr = 128 // dtype.primitive_bitwidth
-    SECTOR: tl.constexpr = 2 * VECTOR
+    PAIR_GAP: tl.constexpr = VECTOR if STRIDE == 8 else 2 * VECTOR  # fewest bank conflicts
     PITCH: tl.constexpr = BLOCK_PIXELS * STRIDE + GAP
     PIECES: tl.constexpr = 3 if PRECISION == "fp32" else 1
     EDGE: tl.constexpr = 64  # more columns than taps reach over their pixel's own and a sector
@@ -133,7 +134,8 @@ def single_tap_nchw(
     MMA: tl.constexpr = gl.NVMMADistributedLayout([2, 0], [WARPS, 1], [16, 8])
     LEFT: tl.constexpr = gl.DotOperandLayout(0, MMA, 2)
     RIGHT: tl.constexpr = gl.DotOperandLayout(1, MMA, 2)
-    LINES: tl.constexpr = gl.BlockedLayout([1, VECTOR], [1, 32], [WARPS, 1], [1, 0])
+    ACROSS: tl.constexpr = min(32, COLUMNS // VECTOR)
+    LINES: tl.constexpr = gl.BlockedLayout([1, VECTOR], [32 // ACROSS, ACROSS], [WARPS, 1], [1, 0])
     ENDS: tl.constexpr = gl.BlockedLayout(
         [1, 1, 1], [32 // SECTOR, 1, SECTOR], [WARPS, 1, 1], [2, 1, 0]
     )
@@ -144,9 +146,9 @@ def single_tap_nchw(
     BY_CHANNEL: tl.constexpr = gl.SwizzledSharedLayout(VECTOR, 1, 8, [1, 0])
     FLAT: tl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     ROWS: tl.constexpr = gl.SwizzledSharedLayout(8, 1, 1, [1, 0])
-    SPREAD: tl.constexpr = spread(BLOCK_PIXELS, BLOCK_OUT, STRIDE, GAP, SECTOR)
-    LONG: tl.constexpr = gathered([BLOCK_OUT, COLUMNS], PITCH, SECTOR)
-    SHORT: tl.constexpr = gathered([BLOCK_OUT, COLUMNS // SECTOR, SECTOR], PITCH, SECTOR)
+    SPREAD: tl.constexpr = spread(BLOCK_PIXELS, BLOCK_OUT, STRIDE, GAP, PAIR_GAP)
+    LONG: tl.constexpr = gathered([BLOCK_OUT, COLUMNS], PITCH, PAIR_GAP)
+    SHORT: tl.constexpr = gathered([BLOCK_OUT, COLUMNS // SECTOR, SECTOR], PITCH, PAIR_GAP)
 
     # Neighbouring programs write neighbouring columns, then rows, then channels.
     tile = gl.program_id(0) % tiles_w
@@ -223,7 +225,7 @@ def single_tap_nchw(
     a = split_input(a, PRECISION)
 
     # Rows with taps are put together in shared memory, where the input was.
-    ELEMENTS: tl.constexpr = BLOCK_OUT * PITCH + BLOCK_OUT // 2 * SECTOR + COLUMNS
+    ELEMENTS: tl.constexpr = BLOCK_OUT * PITCH + BLOCK_OUT // 2 * PAIR_GAP + COLUMNS
     image = gl.allocate_shared_memory(dtype, [ELEMENTS, 1], FLAT)
     weights = ()
     for _ in gl.static_range(TAPS * PIECES):

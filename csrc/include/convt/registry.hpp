@@ -84,7 +84,7 @@ struct Variant {
   bool aligned;               // needs 16-byte vectors, or pairs of 16-bit numbers
   bool wide;                  // 64-bit offsets
   bool deep;                  // takes more input channels than block_in
-  std::int32_t vector;        // output columns stored at once: divides the output's width
+  std::int32_t vector;        // outputs stored at once: divides a row, or a tile's planes' distance
   std::int32_t block_pixels;  // input pixels of a program
   std::int32_t block_out;     // output channels, or columns, of a program
   std::int32_t block_in;      // input channels of a step
