@@ -6,6 +6,8 @@ TRITON_INTERPRET=1 must be set before triton is imported anywhere in the process
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -34,6 +36,26 @@ def bf16_products() -> Any:
     return mock.patch.object(interpreter.InterpreterBuilder, "create_dot", _create_dot_bf16)
 
 
+@contextmanager
+def prefetches(x: Any) -> Iterator[set[int]]:
+    """A context in which inline assembly, which the interpreter lacks, is prefetches of x.
+
+    They change nothing, but no address may lie outside. Collects the lines of 128 bytes asked for.
+    """
+    lines: set[int] = set()
+
+    def prefetch(asm: str, constraints: str, args: list[Any], **options: Any) -> None:
+        assert asm.startswith("prefetch.global")
+        (pointers,) = args
+        offsets = pointers.handle.data.astype(np.int64) - x.data_ptr()
+        assert offsets.min() >= 0
+        assert offsets.max() < x.nbytes
+        lines.update((offsets // 128).tolist())
+
+    with mock.patch.object(interpreter.tl, "inline_asm_elementwise", prefetch):
+        yield lines
+
+
 def kernel_of(variant: dict[str, Any]) -> Any:
     """The Triton function that a variant is compiled from; a Gluon one as one of Triton's."""
     fn = getattr(importlib.import_module(f"aot.kernels.{variant['family']}"), variant["symbol"])
@@ -50,11 +72,13 @@ def arguments_of(
     return {**taken, **plan.arguments, **variant["constants"]}
 
 
-def launch(plan: Any, variant: dict[str, Any], x: Any, weight: Any, bias: Any, y: Any) -> None:
-    """Fill y as the GPU would. Tensors that the kernel does not take may be None.
+def launch(plan: Any, variant: dict[str, Any], x: Any, weight: Any, bias: Any, y: Any) -> set[int]:
+    """Fill y as the GPU would; return the prefetched lines of x, of 128 bytes.
 
     plan: a `convt._C.Plan`; variant: its entry of `convt._C.variants()`. The tensors lie as the
-    launcher passes them: x and y dense in the plan's layout, weight packed, bias maybe None.
+    launcher passes them: x and y dense in the plan's layout, weight packed, bias maybe None. Those
+    that the kernel does not take may be None.
     """
-    with bf16_products():
+    with bf16_products(), prefetches(x) as lines:
         kernel_of(variant)[plan.grid](**arguments_of(plan, variant, x, weight, bias, y))
+    return lines

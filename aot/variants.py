@@ -13,7 +13,7 @@ POINTERS = ("x", "weight", "bias", "y")
 STRIDES = ("x_n", "x_c", "x_h", "x_w", "y_n", "y_c", "y_h", "y_w")
 
 # 4 bits per residue of a stride up to 16, or 2 per tap.
-TAP_TABLES = ("taps_h", "taps_w", "joined_h")
+TAP_TABLES = ("residues_h", "residues_w", "joined_h")
 
 # (dtype, precision): how a problem's numbers are multiplied.
 MATHS = (
@@ -274,6 +274,8 @@ def _single_tap_nhwc() -> Iterator[Variant]:
             Tile(64, 64, 32, warps=4, stages=3),
             aligned=True,
             divisors=_channel_vectors(dtype, "nhwc"),
+            # Programs a multiprocessor: four; or six or five.
+            registers=(128,) if dtype == "f32" else (80, 96),
         )
         shallow = replace(plain, deep=False)
         yield shallow

@@ -34,32 +34,32 @@ Axis phases(std::int64_t out, std::int64_t stride, std::int64_t dilation) noexce
 SingleTaps single_taps(std::int64_t out, std::int64_t kernel, std::int64_t stride,
                        std::int64_t padding, std::int64_t dilation) noexcept {
   const Axis axis = phases(out, stride, dilation);
+  // From the kernel's size on: no tap.
+  const auto tap_of = [&](std::int64_t residue) {
+    residue %= stride;
+    return residue % axis.gcd == 0 ? residue / axis.gcd * axis.inverse % axis.period : kernel;
+  };
+  const auto has_tap = [&](std::int64_t residue) { return tap_of(residue) < kernel; };
   SingleTaps taps;
-  std::uint64_t table = 0;
+  std::uint64_t residues = 0;
+  std::int64_t place = std::min(kernel, axis.period);  // of the next residue without a tap
   std::int64_t first = std::numeric_limits<std::int64_t>::max();
   std::int64_t last = std::numeric_limits<std::int64_t>::min();
   for (std::int64_t residue = 0; residue < stride; ++residue) {
-    std::int64_t tap = 15, reach = residue;
-    const std::int64_t candidate = residue / axis.gcd * axis.inverse % axis.period;
-    if (residue % axis.gcd == 0 && candidate < kernel) {
-      tap = candidate, reach = tap * dilation;
+    const std::int64_t tap = tap_of(residue);
+    const std::int64_t reach = has_tap(residue) ? tap * dilation : residue;
+    if (has_tap(residue)) {
+      const bool before = has_tap(residue + stride - 1), after = has_tap(residue + 1);
+      taps.joined |= static_cast<std::int64_t>(before | after << 1) << 2 * tap;
       taps.halo = std::max(taps.halo, reach / stride);
     }
-    table |= static_cast<std::uint64_t>(tap) << (4 * residue);
+    residues |= static_cast<std::uint64_t>(residue) << 4 * (has_tap(residue) ? tap : place++);
     first = std::min(first, floor_div(padding - reach + stride - 1, stride));
     last = std::max(last, floor_div(out - 1 + padding - reach, stride));
   }
-  const auto tap_of = [&](std::int64_t residue) {
-    return static_cast<std::int64_t>(table >> 4 * (residue % stride) & 15);
-  };
   for (std::int64_t residue = 0; residue <= stride; ++residue)
-    if (tap_of(residue) >= kernel) taps.empty |= std::int64_t{1} << residue;
-  for (std::int64_t residue = 0; residue < stride; ++residue) {
-    if (tap_of(residue) >= kernel) continue;
-    const bool before = tap_of(residue + stride - 1) < kernel, after = tap_of(residue + 1) < kernel;
-    taps.joined |= static_cast<std::int64_t>(before | after << 1) << 2 * tap_of(residue);
-  }
-  taps.table = static_cast<std::int64_t>(table);
+    if (!has_tap(residue)) taps.empty |= std::int64_t{1} << residue;
+  taps.residues = static_cast<std::int64_t>(residues);
   taps.first = first, taps.span = last - first + 1;
   return taps;
 }
@@ -116,8 +116,8 @@ Arguments arguments(const Problem& problem) noexcept {
         single_taps(out.h, problem.kernel.h, g.stride.h, g.padding.h, g.dilation.h);
     const SingleTaps tw =
         single_taps(out.w, problem.kernel.w, g.stride.w, g.padding.w, g.dilation.w);
-    set(Param::taps_h, th.table);
-    set(Param::taps_w, tw.table);
+    set(Param::residues_h, th.residues);
+    set(Param::residues_w, tw.residues);
     set(Param::empty_h, th.empty);
     set(Param::empty_w, tw.empty);
     set(Param::joined_h, th.joined);

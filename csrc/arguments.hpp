@@ -20,15 +20,15 @@ struct Axis {
 
 Axis phases(std::int64_t out, std::int64_t stride, std::int64_t dilation) noexcept;
 
-// An axis on which every output has at most one tap. `table` has a nibble per residue of
-// o + padding modulo the stride: its tap, or 15 >= kernel. Output o takes tap k of input
-// (o + padding - k * dilation) / stride, which `halo` is the most that lies before
-// (o + padding) / stride; an output without a tap belongs to the latter. All outputs belong to
-// inputs [first, first + span), some of them outside the image. `empty` has a bit per residue that
-// no tap has, the first again after the last; `joined` two bits per tap: the residues before and
-// after its own have taps too.
+// An axis on which every output has at most one tap, by residues of o + padding modulo the stride.
+// `residues` has a nibble for each: tap t's at place t, then those without a tap, ascending. Output
+// o takes tap k of input (o + padding - k * dilation) / stride, which `halo` is the most that lies
+// before (o + padding) / stride; an output without a tap belongs to the latter. All outputs belong
+// to inputs [first, first + span), some of them outside the image. `empty` has a bit per residue
+// that no tap has, the first again after the last; `joined` two bits per tap: the residues before
+// and after its own have taps too.
 struct SingleTaps {
-  std::int64_t table = 0;
+  std::int64_t residues = 0;
   std::int64_t empty = 0;
   std::int64_t joined = 0;
   std::int64_t halo = 0;

@@ -20,7 +20,7 @@ struct Candidate {
   const Variant* variant = nullptr;
   std::int64_t programs = 0;
   double cost = std::numeric_limits<double>::infinity();
-  std::array<Setting, 6> settings{};
+  std::array<Setting, 9> settings{};
   std::int64_t grid_y = 1, grid_z = 1;  // `programs` in x
 };
 

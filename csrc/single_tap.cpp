@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <numeric>
 
 #include "arguments.hpp"
@@ -138,14 +139,28 @@ Tiling tiling(std::int64_t pixels, std::int64_t span_h, std::int64_t span_w) noe
   return best;
 }
 
-// Tiles of a program. Where outputs have taps it must earn its prologue; where they have none,
-// memory is busy anyway, and short programs end together.
+// Tiles of a program. They must earn its prologue, which the outputs without a tap that it stores
+// do alone where those are the most: then the shortest programs end together.
 std::int64_t tiles_of_a_program(const Problem& problem) noexcept {
-  const Geometry& g = problem.geometry;
-  const std::int64_t all = problem.dtype == DType::f32 ? 6 : 4;
-  const std::int64_t tapped =
-      cdiv(all * problem.kernel.h * problem.kernel.w, g.stride.h * g.stride.w);
-  return std::max<std::int64_t>(tapped, 2);
+  const Pair stride = problem.geometry.stride;
+  const std::int64_t taps = problem.kernel.h * problem.kernel.w, residues = stride.h * stride.w;
+  if (2 * taps < residues) return 1;
+  return cdiv((problem.dtype == DType::f32 ? 6 : 4) * taps, residues);
+}
+
+struct Prefetch {
+  std::int64_t slab, slab_lines, input_lines;
+};
+
+// For prefetch_slab of aot/kernels/prefetch.py: a slab is as many of the `positions`, which walk
+// over the input in order, as read 1 MiB of it. A position has so many `threads`.
+Prefetch prefetch(const Problem& problem, std::int64_t positions, double threads) noexcept {
+  const std::int64_t lines = cdiv(problem.input_numel(), 8 * lanes(problem));  // of 128 bytes
+  const std::int64_t slab = std::clamp<std::int64_t>(8192 * positions / lines, 1, positions);
+  const std::int64_t slab_lines = cdiv(lines * slab, positions);
+  // It counts in 32 bits, to the end of the slab two behind the last, and a stride further.
+  if (product(positions / slab + 3, slab_lines) + threads > kInt32) return {1, 0, 0};
+  return {slab, slab_lines, lines};
 }
 
 bool outside(std::int64_t size, const SingleTaps& taps) noexcept {
@@ -159,27 +174,34 @@ Candidate candidate_nhwc(const Variant& variant, const Problem& problem,
   const SingleTaps taps_h = down(problem), taps_w = across(problem);
   const bool edges = problem.bias || outside(in.h, taps_h) || outside(in.w, taps_w);
   const Tiling shape = tiling(variant.block_pixels, taps_h.span, taps_w.span);
-  const std::int64_t x = g.stride.w * shape.tiles_w;
-  const std::int64_t y =
-      std::min(g.stride.h, out.h) * g.groups * cdiv(problem.group_out(), variant.block_out);
+  const std::int64_t x = problem.kernel.w * shape.tiles_w;
+  const std::int64_t y = problem.kernel.h * g.groups * cdiv(problem.group_out(), variant.block_out);
   const std::int64_t rows = problem.batch * shape.tiles_h;
+  const double threads = product(x, y, 32 * variant.warps);  // prefetch_slab counts them
   if ((variant.aligned && !vectors_fit(problem)) || !weight_fits(variant, problem) ||
-      std::max(x, 2 * rows) > kInt32 || y > kGridLayers)
+      std::max(threads, product(2, rows)) > kInt32 || y > kGridLayers)
     return {};
 
-  // Offsets in a program are 32-bit: its tiles' rows, and rows between images that no tile has.
+  // Offsets in a program are 32-bit: within its tiles' rows, or those of all its pixels, some of
+  // which lie past a tile; and from an image's last tile to the next image, down or up.
   const auto fits = [&](std::int64_t tiles) {
-    const double lines = product(tiles + 1, shape.tile_h);
-    const double between = product(tiles / shape.tiles_h + 1,
-                                   std::max<std::int64_t>(in.h - shape.tiles_h * shape.tile_h, 0));
-    return lines * product(g.stride.h, out.w, problem.out_channels) <= kInt32 &&
-           (lines + between) * product(in.w, problem.in_channels) <= kInt32;
+    const std::int64_t of_tiles =
+        std::max((tiles + 1) * shape.tile_h, cdiv(variant.block_pixels, shape.tile_w));
+    const auto lines = [&](std::int64_t size, std::int64_t stride) {
+      return product(of_tiles, stride) +
+             product(cdiv(tiles - 1, shape.tiles_h),
+                     std::abs(size - shape.tiles_h * shape.tile_h * stride));
+    };
+    return lines(out.h, g.stride.h) * product(out.w, problem.out_channels) <= kInt32 &&
+           lines(in.h, 1) * product(in.w, problem.in_channels) <= kInt32;
   };
   const auto programs = [&](std::int64_t tiles) { return product(x, y, cdiv(rows, tiles)); };
   std::int64_t tiles = tiles_of_a_program(problem);
   while (tiles > 1 && (!fits(tiles) || programs(tiles) < 8.0 * room.sms)) --tiles;
   tiles = std::max(tiles, cdiv(rows, kGridLayers));
   if (!fits(tiles)) return {};
+  const std::int64_t z = cdiv(rows, tiles);
+  const auto [slab, slab_lines, input_lines] = prefetch(problem, z, threads);
   const double depth =
       variant.deep ? 1.5 * static_cast<double>(problem.group_in()) : variant.block_in;
   return {&variant,
@@ -190,9 +212,12 @@ Candidate candidate_nhwc(const Variant& variant, const Problem& problem,
             {Param::tile_w, shape.tile_w},
             {Param::inverse_w, cdiv(1 << 16, shape.tile_w)},
             {Param::tiles_h, shape.tiles_h},
-            {Param::tiles, tiles}}},
+            {Param::tiles, tiles},
+            {Param::slab, slab},
+            {Param::slab_lines, slab_lines},
+            {Param::input_lines, input_lines}}},
           y,
-          cdiv(rows, tiles)};
+          z};
 }
 
 constexpr const char* kReason = "at most one tap per output: stored in whole pieces of rows";

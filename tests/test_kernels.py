@@ -1,5 +1,6 @@
 """Every kernel family in Triton's interpreter, with the grid and arguments of the C++ plan."""
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from triton.runtime.interpreter import InterpreterError
 
 from aot import interpret_gluon
 from aot.interpret import launch
@@ -57,6 +59,11 @@ LAYERS = [
           why="taps reach over four columns, from tile to tile"),
     Layer(1, 33, 8, (2, 70), (1, 5), (2, 7), (0, 3), bias=True, why="33 channels, a narrow tile"),
     Layer(1, 3, 3, (1, 20), (1, 4), (1, 6), bias=True, why="no rows below or above"),
+    Layer(2, 8, 8, (3, 5), (2, 3), (4, 3), bias=True, why="rows without a tap, no columns"),
+    Layer(2, 8, 8, (3, 5), (3, 2), (3, 4), (2, 1), bias=True, why="columns without one, no rows"),
+    Layer(2, 8, 8, (1, 1), (2, 3), (5, 7), (0, 1), dilation=(2, 1), why="outputs below the stride"),
+    Layer(1, 16, 144, (2, 3), (2, 2), (3, 3), groups=2, bias=True,
+          why="72 channels a group, two tiles in channels_last"),
 ]  # fmt: skip
 
 
@@ -80,7 +87,8 @@ def check(layer, dtype="f32", precision="fp32", layout="nchw", chosen=None):
     strides = expected.contiguous(memory_format=memory_format).stride()
     y = memory[AROUND:-AROUND].as_strided(expected.shape, strides).fill_(float("nan"))
     x = x.contiguous(memory_format=memory_format)
-    launch(chosen, variant, x, weight.permute(0, 2, 3, 1).contiguous(), bias, y)
+    lines = launch(chosen, variant, x, weight.permute(0, 2, 3, 1).contiguous(), bias, y)
+    assert lines == set(range(chosen.arguments.get("input_lines", 0)))
     assert (memory[:AROUND] == 7).all()
     assert (memory[-AROUND:] == 7).all()
     assert_close(y, expected, out, precision)
@@ -109,6 +117,57 @@ def test_nchw_programs_of_a_large_batch(layer, dtype):
         variant=many.variant, arguments=many.arguments, grid=(*many.grid[:2], layer.batch)
     )
     check(layer, dtype, chosen=chosen)
+
+
+def in_order(layer, dtype, tiles, slab):
+    """A channels_last plan whose programs have so many tiles, and slabs so many of them."""
+    planned = plan(layer, dtype, layout="nhwc")
+    assert VARIANTS[planned.variant]["family"] == "single_tap_nhwc"
+    positions = math.ceil(layer.batch * planned.arguments["tiles_h"] / tiles)
+    slab_lines = math.ceil(planned.arguments["input_lines"] * slab / positions)
+    return SimpleNamespace(
+        variant=planned.variant,
+        arguments={**planned.arguments, "tiles": tiles, "slab": slab, "slab_lines": slab_lines},
+        grid=(*planned.grid[:2], positions),
+    )
+
+
+# 17 rows are no multiple of a tile's, and 11 columns no power of two.
+IN_ORDER = [
+    Layer(5, 32, 8, (17, 11), (1, 2), (3, 3), (1, 2), bias=True,
+          why="two taps share seven residues, few threads many lines"),
+    Layer(5, 32, 8, (17, 11), (3, 2), (3, 2), why="all residues have taps, all taps inputs"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tiles", "slab", "why"),
+    [
+        (1, 6, "the last slab is not whole"),
+        (2, 1, "every position begins a slab"),
+        (5, 2, "programs of two images, or three"),
+        (7, 1, "no more slabs than are fetched first"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("dtype", "into"),
+    [("f32", 32), ("f16", 32), ("f16", 72)],
+    ids=["f32", "f16", "f16 in several steps"],
+)
+@pytest.mark.parametrize("layer", IN_ORDER, ids=lambda layer: layer.why)
+def test_channels_last_programs_walk_over_tiles_and_slabs(layer, dtype, into, tiles, slab, why):
+    layer = replace(layer, in_channels=into)
+    check(layer, dtype, layout="nhwc", chosen=in_order(layer, dtype, tiles, slab))
+
+
+def test_prefetches_stay_in_the_input():
+    chosen = in_order(IN_ORDER[0], "f32", 1, 1)
+    chosen.arguments |= {"slab": 1, "slab_lines": 0, "input_lines": 0}  # too large for any
+    check(IN_ORDER[0], layout="nhwc", chosen=chosen)
+    chosen = in_order(IN_ORDER[0], "f32", 1, 1)
+    chosen.arguments["input_lines"] += 1
+    with pytest.raises(InterpreterError, match="AssertionError"):
+        check(IN_ORDER[0], layout="nhwc", chosen=chosen)
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])

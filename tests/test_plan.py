@@ -303,6 +303,7 @@ def expected_arguments(layer):
 
 
 sizes = st.integers(1, 40)
+strides = st.integers(1, 16)  # all that tables have room for
 any_layer = st.builds(
     Layer,
     st.integers(1, 70),
@@ -310,7 +311,7 @@ any_layer = st.builds(
     st.just(40),
     st.tuples(sizes, sizes),
     st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    st.tuples(strides, strides),
     dilation=st.tuples(st.integers(1, 12), st.integers(1, 12)),
     groups=st.just(2),
 )
@@ -356,6 +357,126 @@ def outputs_of(layer, axis):
     return owners
 
 
+def residues_of(chosen, layer, axis):
+    """Those of an axis, as the plan lists them."""
+    table = chosen.arguments["residues_" + "hw"[axis]]
+    return [table >> 4 * place & 15 for place in range(layer.stride[axis])]
+
+
+def ordered_residues(layer, axis):
+    s, d, k = (t[axis] for t in (layer.stride, layer.dilation, layer.kernel))
+    tapped = [tap * d % s for tap in range(k)]
+    return tapped + [residue for residue in range(s) if residue not in tapped]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "residues"),
+    [
+        (3, 5, 2, [0, 2, 4, 1, 3]),
+        (3, 5, 3, [0, 3, 1, 2, 4]),
+        (1, 4, 7, [0, 1, 2, 3]),
+        (2, 6, 3, [0, 3, 1, 2, 4, 5]),
+        (3, 3, 2, [0, 2, 1]),
+        (1, 16, 1, [*range(16)]),  # the last of 64 bits is a sign
+        (5, 16, 5, [0, 5, 10, 15, 4, 1, 2, 3, 6, 7, 8, 9, 11, 12, 13, 14]),
+    ],
+)
+def test_residues_with_a_tap_are_first(kernel, stride, dilation, residues):
+    layer = Layer(1, 8, 8, (2, 3), (kernel, 1), (stride, 1), dilation=(dilation, 1))
+    assert residues_of(plan(layer, layout="nhwc"), layer, axis=0) == residues
+
+
+@pytest.mark.parametrize(
+    ("change", "dtype", "tiles", "why"),
+    [
+        ({}, "f32", 1, "most outputs have no tap"),
+        ({}, "f16", 1, "most outputs have no tap"),
+        ({"kernel": (1, 1), "stride": (2, 2)}, "f32", 1, "three of four have none"),
+        ({"stride": (4, 4), "dilation": (1, 1)}, "f32", 4, "most have one"),
+        ({"stride": (4, 4), "dilation": (1, 1)}, "f16", 3, "most have one"),
+        ({"kernel": (2, 1), "stride": (2, 2), "dilation": (1, 1)}, "f32", 3, "half have one"),
+        ({"stride": (3, 3), "dilation": (1, 1)}, "f32", 6, "all have one"),
+        ({"stride": (3, 3), "dilation": (1, 1)}, "f16", 4, "all have one"),
+        ({"stride": (3, 3), "dilation": (1, 1), "batch": 1, "size": (16, 128)}, "f32", 1,
+         "too few programs to fill the machine else"),
+    ],
+)  # fmt: skip
+def test_tiles_of_an_nhwc_program(change, dtype, tiles, why):
+    layer = replace(HEADLINE, padding=(0, 0), **change)
+    chosen = plan(layer, dtype=dtype, layout="nhwc")
+    assert chosen.arguments["tiles"] == tiles, why
+
+
+def sparse(batch, in_channels, size, dtype):
+    """A plan of the channels_last family for inputs of any size."""
+    chosen = plan(Layer(batch, in_channels, 8, size, (1, 1), (2, 2)), dtype=dtype, layout="nhwc")
+    assert VARIANTS[chosen.variant]["family"] == "single_tap_nhwc"
+    return chosen
+
+
+@given(
+    batch=st.integers(1, 300),
+    in_channels=st.sampled_from([8, 56]),  # 56: images that end within a line of 128 bytes
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    dtype=st.sampled_from(["f32", "f16"]),
+)
+def test_a_slab_is_what_programs_of_a_mebibyte_read(batch, in_channels, size, dtype):
+    chosen = sparse(batch, in_channels, size, dtype)
+    slab, slab_lines, lines = (chosen.arguments[n] for n in ("slab", "slab_lines", "input_lines"))
+    positions = chosen.grid[2]
+    numel = batch * in_channels * size[0] * size[1]
+    assert lines == math.ceil(numel * (4 if dtype == "f32" else 2) / 128)
+    assert 1 <= slab <= positions
+    mebibyte = 2**20 / 128 * positions / lines
+    assert slab == 1 or slab <= mebibyte
+    assert slab == positions or slab + 1 > mebibyte
+    assert slab_lines == math.ceil(lines * slab / positions)
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "lines"),
+    [(2**14, (2**10, 2**6), 2**30), (2**15, (2**10, 2**7), 0)],
+    ids=["128 GiB", "512 GiB, without prefetches"],
+)
+def test_what_prefetches_count_fits_32_bits(batch, size, lines):
+    chosen = sparse(batch, 64, size, "f16")
+    slab, slab_lines = chosen.arguments["slab"], chosen.arguments["slab_lines"]
+    x, y, z = chosen.grid
+    assert chosen.arguments["input_lines"] == lines
+    assert ((z - 1) // slab + 3) * slab_lines + x * y * 128 < 2**31
+
+
+@pytest.mark.parametrize(
+    ("layer", "channels"),
+    [
+        (Layer(2, 4, 1, (2, 2**18), (1, 1), (2, 2), output_padding=(1, 1),
+               why="two rows of inputs own 2^21 outputs of each channel"), 2**10 - 4),
+        (Layer(2, 4, 1, (1, 1), (1, 1), (16, 16), output_padding=(15, 15),
+               why="64 pixels of a tile of one are 2^8 outputs of each channel apart"), 2**17 - 4),
+        (Layer(1, 4, 1, (1, 1), (1, 2), (1, 2), (0, 2**27), dilation=(1, 2**28 + 1),
+               why="2^29 threads for each 64 channels, for taps of padding"), 3 * 64),
+    ],
+    ids=lambda value: getattr(value, "why", ""),
+)  # fmt: skip
+def test_what_a_channels_last_program_counts_fits_32_bits(layer, channels):
+    def family(channels):
+        return VARIANTS[plan(replace(layer, out_channels=channels), layout="nhwc").variant][
+            "family"
+        ]
+
+    assert family(channels) == "single_tap_nhwc"
+    assert family(channels + 4) == "phase"
+
+
+@pytest.mark.parametrize(("channels", "tiles"), [(2**10, 6), (2**14, 1)])
+def test_a_program_of_two_images_is_within_32_bits(channels, tiles):
+    # Of two rows of outputs, taps ask for inputs 1001 rows apart: as many tiles, all but one empty.
+    layer = Layer(8, 8, channels, (1, 64), (2, 2), (2, 2), (1000, 0), dilation=(2001, 1))
+    chosen = plan(layer, layout="nhwc")
+    assert chosen.arguments["tiles_h"] == 1001
+    assert chosen.arguments["tiles"] == tiles
+
+
 @pytest.mark.parametrize(("kernel", "stride", "dilation"), [(2, 2, 3), (3, 3, 2), (3, 4, 3)])
 def test_taps_that_reach_past_the_image_ask_for_no_second_nchw_program(kernel, stride, dilation):
     sizes = {"kernel": (kernel,) * 2, "stride": (stride,) * 2, "dilation": (dilation,) * 2}
@@ -393,9 +514,6 @@ def test_tap_tables_are_those_of_the_geometry(layer, layout):
             residue = (o + layer.padding[axis]) % layer.stride[axis]
             if layout == "nchw":
                 assert (arguments[f"empty_{name}"] >> residue & 1) == (tap is None)
-            else:
-                nibble = arguments[f"taps_{name}"] >> (4 * residue) & 15
-                assert nibble == tap if tap is not None else nibble >= layer.kernel[axis]
         inputs = [i for _, i in owners.values()]
         outside |= min(inputs) < 0 or max(inputs) >= layer.size[axis]
         span = max(inputs) + 1 - min(inputs)
@@ -407,8 +525,9 @@ def test_tap_tables_are_those_of_the_geometry(layer, layout):
         if f"span_{name}" in arguments:
             assert arguments[f"span_{name}"] == span
         if layout == "nhwc":
-            tiles = arguments["tiles_h"] if name == "h" else chosen.grid[0] // layer.stride[1]
+            tiles = arguments["tiles_h"] if name == "h" else chosen.grid[0] // layer.kernel[1]
             assert tiles == math.ceil(span / arguments[f"tile_{name}"])
+            assert residues_of(chosen, layer, axis) == ordered_residues(layer, axis)
     if layout == "nchw":
         reaches = [(o + layer.padding[1]) // layer.stride[1] - i for o, (_, i) in owners.items()]
         assert 0 <= max(reaches) <= arguments["halo_w"]
@@ -427,8 +546,12 @@ def test_tap_tables_are_those_of_the_geometry(layer, layout):
         assert chosen.grid[2] == layer.batch * layer.groups
     else:
         assert arguments["edges"] == (outside or layer.bias)
-        pixels = VARIANTS[chosen.variant]["constants"]["BLOCK_PIXELS"]
+        constants = VARIANTS[chosen.variant]["constants"]
+        out_tiles = math.ceil(layer.out_channels // layer.groups / constants["BLOCK_OUT"])
+        assert chosen.grid[0] % layer.kernel[1] == 0
+        assert chosen.grid[1] == layer.kernel[0] * layer.groups * out_tiles
+        pixels = constants["BLOCK_PIXELS"]
         assert arguments["tile_h"] * arguments["tile_w"] <= pixels
         for pixel in range(pixels):
             assert pixel * arguments["inverse_w"] >> 16 == pixel // arguments["tile_w"]
-        assert arguments["tiles"] * chosen.grid[2] >= layer.batch * arguments["tiles_h"]
+        assert chosen.grid[2] == math.ceil(layer.batch * arguments["tiles_h"] / arguments["tiles"])

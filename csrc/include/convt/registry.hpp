@@ -33,10 +33,10 @@ enum class ImageKind : std::uint8_t { cubin, ptx };
   X(stride_h) X(stride_w) X(padding_h) X(padding_w) X(dilation_h) X(dilation_w)                   \
   X(gcd_h) X(gcd_w) X(tap_period_h) X(tap_period_w) X(tap_inverse_h) X(tap_inverse_w)             \
   X(tap_shift_h) X(tap_shift_w) X(quotients_h) X(quotients_w) X(log2_tile_h) X(log2_tile_w)      \
-  X(taps_h) X(taps_w) X(empty_h) X(empty_w) X(joined_h)                                           \
+  X(residues_h) X(residues_w) X(empty_h) X(empty_w) X(joined_h)                                   \
   X(first_h) X(span_h) X(first_w) X(span_w) X(halo_w)                                             \
   X(edges) X(tile_h) X(tile_w) X(inverse_w) X(tiles_h) X(tiles_w) X(tiles)                        \
-  X(log2_step) X(out_tiles) X(items)
+  X(log2_step) X(out_tiles) X(items) X(slab) X(slab_lines) X(input_lines)
 // clang-format on
 
 enum class Param : std::uint8_t {
