@@ -139,13 +139,22 @@ Tiling tiling(std::int64_t pixels, std::int64_t span_h, std::int64_t span_w) noe
   return best;
 }
 
-// Tiles of a program. They must earn its prologue, which the outputs without a tap that it stores
-// do alone where those are the most: then the shortest programs end together.
-std::int64_t tiles_of_a_program(const Problem& problem) noexcept {
+// Whether most residues have no tap, and a program's stores of those hide what its tap waits for.
+bool mostly_empty(const Problem& problem) noexcept {
   const Pair stride = problem.geometry.stride;
-  const std::int64_t taps = problem.kernel.h * problem.kernel.w, residues = stride.h * stride.w;
-  if (2 * taps < residues) return 1;
-  return cdiv((problem.dtype == DType::f32 ? 6 : 4) * taps, residues);
+  return 2 * problem.kernel.h * problem.kernel.w < stride.h * stride.w;
+}
+
+// Tiles of a program. They must earn its prologue, unless it is hidden: then the shortest programs
+// end together. (Not where fp32 products of many channels take longer, nor in images smaller than
+// the stride, of whose programs some store nothing.)
+std::int64_t tiles_of_a_program(const Variant& variant, const Problem& problem) noexcept {
+  const Pair stride = problem.geometry.stride, out = problem.out();
+  const bool fp32 = problem.dtype == DType::f32;
+  if (mostly_empty(problem) && out.h >= stride.h && out.w >= stride.w)
+    return fp32 && variant.block_in > 32 ? 2 : 1;
+  const std::int64_t taps = problem.kernel.h * problem.kernel.w;
+  return std::max<std::int64_t>(cdiv((fp32 ? 6 : 4) * taps, stride.h * stride.w), 2);
 }
 
 struct Prefetch {
@@ -153,8 +162,10 @@ struct Prefetch {
 };
 
 // For prefetch_slab of aot/kernels/prefetch.py: a slab is as many of the `positions`, which walk
-// over the input in order, as read 1 MiB of it. A position has so many `threads`.
+// over the input in order, as read 1 MiB of it. A position has so many `threads`. No lines where
+// fp32 products, not memory, bound a layer.
 Prefetch prefetch(const Problem& problem, std::int64_t positions, double threads) noexcept {
+  if (problem.dtype == DType::f32 && !mostly_empty(problem)) return {1, 0, 0};
   const std::int64_t lines = cdiv(problem.input_numel(), 8 * lanes(problem));  // of 128 bytes
   const std::int64_t slab = std::clamp<std::int64_t>(8192 * positions / lines, 1, positions);
   const std::int64_t slab_lines = cdiv(lines * slab, positions);
@@ -196,7 +207,7 @@ Candidate candidate_nhwc(const Variant& variant, const Problem& problem,
            lines(in.h, 1) * product(in.w, problem.in_channels) <= kInt32;
   };
   const auto programs = [&](std::int64_t tiles) { return product(x, y, cdiv(rows, tiles)); };
-  std::int64_t tiles = tiles_of_a_program(problem);
+  std::int64_t tiles = tiles_of_a_program(variant, problem);
   while (tiles > 1 && (!fits(tiles) || programs(tiles) < 8.0 * room.sms)) --tiles;
   tiles = std::max(tiles, cdiv(rows, kGridLayers));
   if (!fits(tiles)) return {};

@@ -124,10 +124,12 @@ def in_order(layer, dtype, tiles, slab):
     planned = plan(layer, dtype, layout="nhwc")
     assert VARIANTS[planned.variant]["family"] == "single_tap_nhwc"
     positions = math.ceil(layer.batch * planned.arguments["tiles_h"] / tiles)
-    slab_lines = math.ceil(planned.arguments["input_lines"] * slab / positions)
+    numel = layer.batch * layer.in_channels * math.prod(layer.size)
+    lines = math.ceil(numel * DTYPES[dtype].itemsize / 128)
+    slabs = {"slab": slab, "slab_lines": math.ceil(lines * slab / positions), "input_lines": lines}
     return SimpleNamespace(
         variant=planned.variant,
-        arguments={**planned.arguments, "tiles": tiles, "slab": slab, "slab_lines": slab_lines},
+        arguments={**planned.arguments, "tiles": tiles, **slabs},
         grid=(*planned.grid[:2], positions),
     )
 

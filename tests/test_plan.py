@@ -392,6 +392,12 @@ def test_residues_with_a_tap_are_first(kernel, stride, dilation, residues):
         ({}, "f32", 1, "most outputs have no tap"),
         ({}, "f16", 1, "most outputs have no tap"),
         ({"kernel": (1, 1), "stride": (2, 2)}, "f32", 1, "three of four have none"),
+        ({"in_channels": 64}, "f32", 2, "products of 64 channels take longer"),
+        ({"in_channels": 64}, "f16", 1, "most outputs have no tap"),
+        ({"batch": 64, "size": (1, 1000), "padding": (1, 1)}, "f32", 3,
+         "two kernel rows of three have no outputs"),
+        ({"batch": 64, "size": (1, 1000), "padding": (1, 1)}, "f16", 2,
+         "two kernel rows of three have no outputs"),
         ({"stride": (4, 4), "dilation": (1, 1)}, "f32", 4, "most have one"),
         ({"stride": (4, 4), "dilation": (1, 1)}, "f16", 3, "most have one"),
         ({"kernel": (2, 1), "stride": (2, 2), "dilation": (1, 1)}, "f32", 3, "half have one"),
@@ -402,7 +408,7 @@ def test_residues_with_a_tap_are_first(kernel, stride, dilation, residues):
     ],
 )  # fmt: skip
 def test_tiles_of_an_nhwc_program(change, dtype, tiles, why):
-    layer = replace(HEADLINE, padding=(0, 0), **change)
+    layer = replace(HEADLINE, **{"padding": (0, 0), **change})
     chosen = plan(layer, dtype=dtype, layout="nhwc")
     assert chosen.arguments["tiles"] == tiles, why
 
@@ -431,6 +437,16 @@ def test_a_slab_is_what_programs_of_a_mebibyte_read(batch, in_channels, size, dt
     assert slab == 1 or slab <= mebibyte
     assert slab == positions or slab + 1 > mebibyte
     assert slab_lines == math.ceil(lines * slab / positions)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stride", "prefetched"),
+    [("f16", 3, True), ("f32", 3, False), ("f32", 5, True)],
+    ids=["16 bits", "fp32 products bound it", "most outputs have no tap"],
+)
+def test_the_input_is_prefetched_where_memory_bounds_a_layer(dtype, stride, prefetched):
+    layer = replace(HEADLINE, stride=(stride, stride), padding=(0, 0), dilation=(1, 1))
+    assert (plan(layer, dtype=dtype, layout="nhwc").arguments["input_lines"] > 0) == prefetched
 
 
 @pytest.mark.parametrize(

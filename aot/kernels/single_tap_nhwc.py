@@ -141,27 +141,29 @@ def single_tap_nhwc(
         in_weight = (k < group_in)[:, None] & out_stored
         w = tl.load(weight + w_tile, mask=in_weight, other=0.0)
 
-    # Residues without a tap: beside those with one in their rows, then in rows of their own.
+    # Residues without a tap: beside the own one in its row, then in rows of their own. In one loop,
+    # for two take registers that products need.
     empty = tl.broadcast_to(b.to(dtype), (BLOCK_PIXELS, BLOCK_OUT))
-    beside = stride_w - kernel_w
-    for i in range(own, stride_h * stride_w - taps, taps):
-        below = i - kernel_h * beside
-        in_row = below < 0
-        place_h = tl.where(in_row, i // tl.maximum(beside, 1), kernel_h + below // stride_w)
-        place_w = tl.where(in_row, kernel_w + i % tl.maximum(beside, 1), below % stride_w)
+    place_h = tap_h
+    place_w = kernel_w + tap_w
+    while place_h < stride_h:
         y_h = x_h * stride_h - padding_h + _residue(residues_h, place_h)
         y_w = x_w * stride_w - padding_w + _residue(residues_w, place_w)
         y_pixel = _offsets(y_w, out_w, out_c, down, stride_h * y_line)
         y_row = y + y_h.to(tl.int64) * y_line
         y_offset = 0
         y_tile = tile
-        for _tile in range(first_tile, last_tile):
+        for _tile in range(first_tile, tl.where(place_w < stride_w, last_tile, first_tile)):
             stored = _within(y_pixel, y_h, y_rows, out_h, y_line) & out_stored
             tl.store(y_row + (y_offset + y_pixel + channel), empty, stored, cache_modifier=".cs")
             y_tile += 1
             last = y_tile == tiles_h
             y_tile = tl.where(last, 0, y_tile)
             y_offset, y_h = _advance(y_offset, y_h, y_rows, out_h, y_line, tiles_h, last)
+        place_w += kernel_w
+        is_past = place_w >= stride_w
+        place_h += tl.where(is_past, kernel_h, 0)
+        place_w = tl.where(is_past, tap_w, place_w)
 
     y_h = x_h * stride_h - padding_h + tap_h * dilation_h
     y_w = x_w * stride_w - padding_w + tap_w * dilation_w
