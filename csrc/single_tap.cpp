@@ -145,16 +145,17 @@ bool mostly_empty(const Problem& problem) noexcept {
   return 2 * problem.kernel.h * problem.kernel.w < stride.h * stride.w;
 }
 
-// Tiles of a program. They must earn its prologue, unless it is hidden: then the shortest programs
-// end together. (Not where fp32 products of many channels take longer, nor in images smaller than
-// the stride, of whose programs some store nothing.)
-std::int64_t tiles_of_a_program(const Variant& variant, const Problem& problem) noexcept {
+// Tiles of a program. They must earn its prologue, unless it is hidden, by its other stores and
+// those of the programs beside it: then the shortest programs end together. (In images smaller than
+// the stride some programs store nothing.)
+std::int64_t tiles_of_a_program(const Problem& problem, const Room& room) noexcept {
   const Pair stride = problem.geometry.stride, out = problem.out();
-  const bool fp32 = problem.dtype == DType::f32;
-  if (mostly_empty(problem) && out.h >= stride.h && out.w >= stride.w)
-    return fp32 && variant.block_in > 32 ? 2 : 1;
+  if (mostly_empty(problem) && out.h >= stride.h && out.w >= stride.w &&
+      room.resident >= 4 * room.sms)
+    return 1;
   const std::int64_t taps = problem.kernel.h * problem.kernel.w;
-  return std::max<std::int64_t>(cdiv((fp32 ? 6 : 4) * taps, stride.h * stride.w), 2);
+  const std::int64_t all = problem.dtype == DType::f32 ? 6 : 4;
+  return std::max<std::int64_t>(cdiv(all * taps, stride.h * stride.w), 2);
 }
 
 struct Prefetch {
@@ -162,10 +163,8 @@ struct Prefetch {
 };
 
 // For prefetch_slab of aot/kernels/prefetch.py: a slab is as many of the `positions`, which walk
-// over the input in order, as read 1 MiB of it. A position has so many `threads`. No lines where
-// fp32 products, not memory, bound a layer.
+// over the input in order, as read 1 MiB of it. A position has so many `threads`.
 Prefetch prefetch(const Problem& problem, std::int64_t positions, double threads) noexcept {
-  if (problem.dtype == DType::f32 && !mostly_empty(problem)) return {1, 0, 0};
   const std::int64_t lines = cdiv(problem.input_numel(), 8 * lanes(problem));  // of 128 bytes
   const std::int64_t slab = std::clamp<std::int64_t>(8192 * positions / lines, 1, positions);
   const std::int64_t slab_lines = cdiv(lines * slab, positions);
@@ -207,12 +206,16 @@ Candidate candidate_nhwc(const Variant& variant, const Problem& problem,
            lines(in.h, 1) * product(in.w, problem.in_channels) <= kInt32;
   };
   const auto programs = [&](std::int64_t tiles) { return product(x, y, cdiv(rows, tiles)); };
-  std::int64_t tiles = tiles_of_a_program(variant, problem);
+  std::int64_t tiles = tiles_of_a_program(problem, room);
   while (tiles > 1 && (!fits(tiles) || programs(tiles) < 8.0 * room.sms)) --tiles;
   tiles = std::max(tiles, cdiv(rows, kGridLayers));
   if (!fits(tiles)) return {};
   const std::int64_t z = cdiv(rows, tiles);
-  const auto [slab, slab_lines, input_lines] = prefetch(problem, z, threads);
+  // fp32 products of over 32 channels take longer than memory, unless most outputs have none.
+  const bool memory_bound =
+      problem.dtype != DType::f32 || variant.block_in <= 32 || mostly_empty(problem);
+  const auto [slab, slab_lines, input_lines] =
+      memory_bound ? prefetch(problem, z, threads) : Prefetch{1, 0, 0};
   const double depth =
       variant.deep ? 1.5 * static_cast<double>(problem.group_in()) : variant.block_in;
   return {&variant,
