@@ -208,6 +208,13 @@ Candidate candidate_nhwc(const Variant& variant, const Problem& problem,
   const auto programs = [&](std::int64_t tiles) { return product(x, y, cdiv(rows, tiles)); };
   std::int64_t tiles = tiles_of_a_program(problem, room);
   while (tiles > 1 && (!fits(tiles) || programs(tiles) < 8.0 * room.sms)) --tiles;
+  // Fewer where that saves most of a last, emptier wave; a prologue takes about as long as a tile.
+  const auto time = [&](std::int64_t tiles) {
+    return std::ceil(programs(tiles) / static_cast<double>(room.resident)) *
+           static_cast<double>(tiles + 1);
+  };
+  for (std::int64_t fewer = tiles - 1; fewer > 1; --fewer)
+    if (time(fewer) < time(tiles)) tiles = fewer;
   tiles = std::max(tiles, cdiv(rows, kGridLayers));
   if (!fits(tiles)) return {};
   const std::int64_t z = cdiv(rows, tiles);
