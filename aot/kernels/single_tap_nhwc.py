@@ -16,6 +16,7 @@ import triton.language as tl
 
 from aot.kernels.precision import dot, split_input, split_product, split_weight
 from aot.kernels.prefetch import prefetch_slab
+from aot.kernels.target import has_wgmma
 
 
 @triton.jit
@@ -94,6 +95,8 @@ def single_tap_nhwc(
     WARPS: tl.constexpr,
 ):
     dtype: tl.constexpr = y.dtype.element_ty
+    # Weights that tensor cores take from registers: as pieces, 64 channels' would need 192 of them.
+    RELOAD: tl.constexpr = PRECISION == "fp32" and BLOCK_IN > 32 and not has_wgmma()
     tap_w = tl.program_id(0) % kernel_w
     first_column = tl.program_id(0) // kernel_w * tile_w
     tap_h = tl.program_id(1) % kernel_h
@@ -179,7 +182,7 @@ def single_tap_nhwc(
         w = split_weight(w, PRECISION)
     for EDGES in tl.static_range(2):
         if edges == EDGES:
-            for _tile in range(first_tile, last_tile):
+            for _tile in tl.range(first_tile, last_tile, disable_licm=RELOAD):
                 inside = _within(x_pixel, x_h, tile_h, in_h, x_line)
                 acc = tl.zeros((BLOCK_PIXELS, BLOCK_OUT), tl.float32)
                 if DEEP:
