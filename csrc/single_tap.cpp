@@ -145,10 +145,25 @@ bool mostly_empty(const Problem& problem) noexcept {
   return 2 * problem.kernel.h * problem.kernel.w < stride.h * stride.w;
 }
 
-// Tiles of a program. They must earn its prologue, unless it is hidden, by its other stores and
-// those of the programs beside it: then the shortest programs end together. (In images smaller than
-// the stride some programs store nothing.)
-std::int64_t tiles_of_a_program(const Problem& problem, const Room& room) noexcept {
+// Whether a program's offsets fit 32 bits: within its tiles' rows, or those of all its pixels, some
+// of which lie past a tile; and from an image's last tile to the next image, down or up.
+bool offsets_fit(const Problem& problem, const Tiling& shape, std::int64_t pixels,
+                 std::int64_t tiles) noexcept {
+  const Pair in = problem.in, out = problem.out();
+  const std::int64_t of_tiles = std::max((tiles + 1) * shape.tile_h, cdiv(pixels, shape.tile_w));
+  const auto lines = [&](std::int64_t size, std::int64_t stride) {
+    return product(of_tiles, stride) +
+           product(cdiv(tiles - 1, shape.tiles_h),
+                   std::abs(size - shape.tiles_h * shape.tile_h * stride));
+  };
+  return lines(out.h, problem.geometry.stride.h) * product(out.w, problem.out_channels) <= kInt32 &&
+         lines(in.h, 1) * product(in.w, problem.in_channels) <= kInt32;
+}
+
+// Tiles of a program where tiles are plenty. They must earn its prologue, unless it is hidden, by
+// its other stores and those of the programs beside it: then the shortest programs end together.
+// (In images smaller than the stride some programs store nothing.)
+std::int64_t most_tiles(const Problem& problem, const Room& room) noexcept {
   const Pair stride = problem.geometry.stride, out = problem.out();
   if (mostly_empty(problem) && out.h >= stride.h && out.w >= stride.w &&
       room.resident >= 4 * room.sms)
@@ -156,6 +171,23 @@ std::int64_t tiles_of_a_program(const Problem& problem, const Room& room) noexce
   const std::int64_t taps = problem.kernel.h * problem.kernel.w;
   const std::int64_t all = problem.dtype == DType::f32 ? 6 : 4;
   return std::max<std::int64_t>(cdiv(all * taps, stride.h * stride.w), 2);
+}
+
+// `most` or fewer: `programs` says how many programs tiles make, and `fits` whether one may have so
+// many. As many as `rows` of them ask of a grid, though; 0 if a program may not have those.
+std::int64_t tiles_of_a_program(std::int64_t most, std::int64_t rows, const Room& room,
+                                const auto& programs, const auto& fits) noexcept {
+  std::int64_t tiles = most;
+  while (tiles > 1 && (!fits(tiles) || programs(tiles) < 8.0 * room.sms)) --tiles;
+  // Fewer where that saves most of a last, emptier wave; a prologue takes about as long as a tile.
+  const auto time = [&](std::int64_t tiles) {
+    return std::ceil(programs(tiles) / static_cast<double>(room.resident)) *
+           static_cast<double>(tiles + 1);
+  };
+  for (std::int64_t fewer = tiles - 1; fewer > 1; --fewer)
+    if (time(fewer) < time(tiles)) tiles = fewer;
+  tiles = std::max(tiles, cdiv(rows, kGridLayers));
+  return fits(tiles) ? tiles : 0;
 }
 
 struct Prefetch {
@@ -168,7 +200,7 @@ Prefetch prefetch(const Problem& problem, std::int64_t positions, double threads
   const std::int64_t lines = cdiv(problem.input_numel(), 8 * lanes(problem));  // of 128 bytes
   const std::int64_t slab = std::clamp<std::int64_t>(8192 * positions / lines, 1, positions);
   const std::int64_t slab_lines = cdiv(lines * slab, positions);
-  // It counts in 32 bits, to the end of the slab two behind the last, and a stride further.
+  // It counts in 32 bits, to the end of the slab AHEAD (two) behind the last, and a stride further.
   if (product(positions / slab + 3, slab_lines) + threads > kInt32) return {1, 0, 0};
   return {slab, slab_lines, lines};
 }
@@ -180,7 +212,7 @@ bool outside(std::int64_t size, const SingleTaps& taps) noexcept {
 Candidate candidate_nhwc(const Variant& variant, const Problem& problem,
                          const Room& room) noexcept {
   const Geometry& g = problem.geometry;
-  const Pair in = problem.in, out = problem.out();
+  const Pair in = problem.in;
   const SingleTaps taps_h = down(problem), taps_w = across(problem);
   const bool edges = problem.bias || outside(in.h, taps_h) || outside(in.w, taps_w);
   const Tiling shape = tiling(variant.block_pixels, taps_h.span, taps_w.span);
@@ -192,31 +224,13 @@ Candidate candidate_nhwc(const Variant& variant, const Problem& problem,
       std::max(threads, product(2, rows)) > kInt32 || y > kGridLayers)
     return {};
 
-  // Offsets in a program are 32-bit: within its tiles' rows, or those of all its pixels, some of
-  // which lie past a tile; and from an image's last tile to the next image, down or up.
-  const auto fits = [&](std::int64_t tiles) {
-    const std::int64_t of_tiles =
-        std::max((tiles + 1) * shape.tile_h, cdiv(variant.block_pixels, shape.tile_w));
-    const auto lines = [&](std::int64_t size, std::int64_t stride) {
-      return product(of_tiles, stride) +
-             product(cdiv(tiles - 1, shape.tiles_h),
-                     std::abs(size - shape.tiles_h * shape.tile_h * stride));
-    };
-    return lines(out.h, g.stride.h) * product(out.w, problem.out_channels) <= kInt32 &&
-           lines(in.h, 1) * product(in.w, problem.in_channels) <= kInt32;
-  };
   const auto programs = [&](std::int64_t tiles) { return product(x, y, cdiv(rows, tiles)); };
-  std::int64_t tiles = tiles_of_a_program(problem, room);
-  while (tiles > 1 && (!fits(tiles) || programs(tiles) < 8.0 * room.sms)) --tiles;
-  // Fewer where that saves most of a last, emptier wave; a prologue takes about as long as a tile.
-  const auto time = [&](std::int64_t tiles) {
-    return std::ceil(programs(tiles) / static_cast<double>(room.resident)) *
-           static_cast<double>(tiles + 1);
+  const auto fits = [&](std::int64_t tiles) {
+    return offsets_fit(problem, shape, variant.block_pixels, tiles);
   };
-  for (std::int64_t fewer = tiles - 1; fewer > 1; --fewer)
-    if (time(fewer) < time(tiles)) tiles = fewer;
-  tiles = std::max(tiles, cdiv(rows, kGridLayers));
-  if (!fits(tiles)) return {};
+  const std::int64_t tiles =
+      tiles_of_a_program(most_tiles(problem, room), rows, room, programs, fits);
+  if (tiles == 0) return {};
   const std::int64_t z = cdiv(rows, tiles);
   // fp32 products of over 32 channels take longer than memory, unless most outputs have none.
   const bool memory_bound =

@@ -155,13 +155,14 @@ def single_tap_nhwc(
         y_pixel = _offsets(y_w, out_w, out_c, down, stride_h * y_line)
         y_row = y + y_h.to(tl.int64) * y_line
         y_offset = 0
-        y_tile = tile
+        empty_tile = tile
         for _tile in range(first_tile, tl.where(place_w < stride_w, last_tile, first_tile)):
             stored = _within(y_pixel, y_h, y_rows, out_h, y_line) & out_stored
-            tl.store(y_row + (y_offset + y_pixel + channel), empty, stored, cache_modifier=".cs")
-            y_tile += 1
-            last = y_tile == tiles_h
-            y_tile = tl.where(last, 0, y_tile)
+            y_tile = y_offset + y_pixel + channel
+            tl.store(y_row + y_tile, empty, mask=stored, cache_modifier=".cs")
+            empty_tile += 1
+            last = empty_tile == tiles_h
+            empty_tile = tl.where(last, 0, empty_tile)
             y_offset, y_h = _advance(y_offset, y_h, y_rows, out_h, y_line, tiles_h, last)
         place_w += kernel_w
         is_past = place_w >= stride_w
