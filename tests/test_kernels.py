@@ -360,6 +360,34 @@ def test_infinite_and_nan_operands(family, dtype, stride, padding):
     assert_close(y[finite], expected[finite], dtype, "fp32")
 
 
+@pytest.mark.parametrize(
+    ("family", "stride", "layout"),
+    [
+        ("pixel_shuffle_shallow", 2, "nchw"),
+        ("single_tap_nchw", 3, "nchw"),
+        ("single_tap_nhwc", 3, "nhwc"),
+        ("phase", 1, "nchw"),
+    ],
+)
+def test_fp32_is_as_accurate_as_each_output_asks(family, stride, layout):
+    """However small or large its neighbours: in norm, errors of small outputs would hide."""
+    layer = Layer(1, 32, 16, (2, 40), (2, 2), (stride, stride), why="all magnitudes")
+    memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
+    x, weight = torch.randn(1, 32, 2, 40), torch.randn(32, 16, 2, 2)
+    # A factor for each pixel and each output channel; phase adds several pixels up.
+    if stride > 1:
+        x *= 2.0 ** torch.linspace(-60, 60, 80).round().reshape(2, 40)
+    weight *= 2.0 ** torch.linspace(-50, 50, 16).round()[:, None, None]
+    x = x.contiguous(memory_format=memory_format)
+    chosen = plan(layer, layout=layout)
+    assert VARIANTS[chosen.variant]["family"] == family
+    expected = reference(x, weight, None, layer)
+    size = reference(x.abs(), weight.abs(), None, layer)
+    y = torch.full(expected.shape, float("nan")).contiguous(memory_format=memory_format)
+    launch(chosen, VARIANTS[chosen.variant], x, weight.permute(0, 2, 3, 1).contiguous(), None, y)
+    assert ((y - expected).abs() <= 1e-6 * size).all()
+
+
 axis = st.tuples(
     st.integers(1, 5),  # size
     st.integers(1, 4),  # kernel
