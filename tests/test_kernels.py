@@ -274,31 +274,39 @@ def test_channels_over_a_step(layout):
     check(Layer(1, 144, 16, (2, 6), (2, 2), (2, 2), bias=True), "f16", "fp32", layout)
 
 
+def answer(family, layer, x, weight, bias=None, dtype="f32", precision="fp32"):
+    """What `family` answers, in memory that held something finite; it has to be the one planned."""
+    layout = "nhwc" if family.endswith("nhwc") else "nchw"
+    memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
+    chosen = plan(layer, dtype, precision, layout)
+    variant = VARIANTS[chosen.variant]
+    assert variant["family"] == family
+    y = torch.full((layer.batch, layer.out_channels, *chosen.problem.output_size), 7.0).to(x)
+    y = y.contiguous(memory_format=memory_format)
+    x = x.contiguous(memory_format=memory_format)
+    launch(chosen, variant, x, weight.permute(0, 2, 3, 1).contiguous(), bias, y)
+    return y
+
+
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("precision", ["tf32", "fp32"])
 @pytest.mark.parametrize(
-    ("family", "channels", "kernel", "stride", "layout"),
+    ("family", "channels", "kernel", "stride"),
     [
-        ("phase", 16, 2, 1, "nchw"),
-        ("pixel_shuffle", 48, 2, 2, "nchw"),
-        ("pixel_shuffle_shallow", 16, 2, 2, "nchw"),
-        ("single_tap_nchw", 16, 1, 2, "nchw"),
-        ("single_tap_nhwc", 16, 1, 1, "nhwc"),
+        ("phase", 16, 2, 1),
+        ("pixel_shuffle", 48, 2, 2),
+        ("pixel_shuffle_shallow", 16, 2, 2),
+        ("single_tap_nchw", 16, 1, 2),
+        ("single_tap_nhwc", 16, 1, 1),
     ],
 )
-def test_nan_and_infinity_reach_the_output(family, channels, kernel, stride, layout, precision):
+def test_nan_and_infinity_reach_the_output(family, channels, kernel, stride, precision):
     added = max(stride - kernel, 0)
     layer = Layer(1, channels, 16, (2, 4), (1, kernel), (1, stride), output_padding=(0, added))
-    memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
-    x = torch.zeros(1, channels, 2, 4).contiguous(memory_format=memory_format)
+    x = torch.zeros(1, channels, 2, 4)
     x[0, 0, 0, 0] = float("nan")
     x[0, 0, 1, 1] = float("inf")
-    chosen = plan(layer, "f32", precision, layout)
-    variant = VARIANTS[chosen.variant]
-    assert variant["family"] == family
-    y = torch.zeros(1, 16, 2, 3 * stride + kernel + added)
-    y = y.contiguous(memory_format=memory_format)
-    launch(chosen, variant, x, torch.ones(channels, 1, kernel, 16), None, y)
+    y = answer(family, layer, x, torch.ones(channels, 16, 1, kernel), precision=precision)
     assert y[0, :, 0, 0].isnan().all()
     assert y[0, :, 1, stride].isposinf().all()
     assert (y[0, :, 1, 0] == 0).all()
@@ -309,14 +317,9 @@ def test_nan_and_infinity_reach_the_output(family, channels, kernel, stride, lay
 @pytest.mark.parametrize("dtype", ["f32", "f16"])
 def test_outputs_without_a_tap_are_bias_whatever_the_input(dtype, layout):
     layer = Layer(1, 16, 16, (2, 6), (2, 2), (3, 3), bias=True)
-    memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
     x = torch.full((1, 16, 2, 6), float("inf"), dtype=DTYPES[dtype])
-    x = x.contiguous(memory_format=memory_format)
-    chosen = plan(layer, dtype, "fp32", layout)
-    variant = VARIANTS[chosen.variant]
-    assert variant["family"] == f"single_tap_{layout}"
-    y = torch.zeros(1, 16, 5, 17, dtype=x.dtype).contiguous(memory_format=memory_format)
-    launch(chosen, variant, x, torch.ones(16, 2, 2, 16, dtype=x.dtype), torch.ones(16).to(x), y)
+    ones = torch.ones(16, 16, 2, 2).to(x), torch.ones(16).to(x)
+    y = answer(f"single_tap_{layout}", layer, x, *ones, dtype=dtype)
     untapped = torch.zeros(5, 17, dtype=torch.bool)
     untapped[2::3], untapped[:, 2::3] = True, True
     assert (y[..., untapped] == 1).all()
@@ -336,8 +339,6 @@ def test_outputs_without_a_tap_are_bias_whatever_the_input(dtype, layout):
 )
 def test_infinite_and_nan_operands(family, dtype, stride, padding):
     """What is not finite is where fp64 has it; so is 0 * inf."""
-    layout = "nhwc" if family.endswith("nhwc") else "nchw"
-    memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
     layer = Layer(2, 8, 16, (3, 9), (2, 2), stride, padding)
     x = torch.randn(2, 8, 3, 9).to(DTYPES[dtype])
     weight = torch.randn(8, 16, 2, 2).bfloat16().to(DTYPES[dtype])  # their rests are 0
@@ -347,12 +348,7 @@ def test_infinite_and_nan_operands(family, dtype, stride, padding):
         weight[i, 3 * i] = special
         weight[7 - i, 15 - i, i % 2, i // 2] = special
     expected = reference(x, weight, None, layer)
-    chosen = plan(layer, dtype, "fp32", layout)
-    assert VARIANTS[chosen.variant]["family"] == family
-    y = torch.zeros(expected.shape, dtype=x.dtype).contiguous(memory_format=memory_format)
-    x = x.contiguous(memory_format=memory_format)
-    packed = weight.permute(0, 2, 3, 1).contiguous()
-    launch(chosen, VARIANTS[chosen.variant], x, packed, None, y)
+    y = answer(family, layer, x, weight, dtype=dtype)
     finite = expected.isfinite()
     assert not finite.all()
     assert finite.any()
@@ -361,30 +357,25 @@ def test_infinite_and_nan_operands(family, dtype, stride, padding):
 
 
 @pytest.mark.parametrize(
-    ("family", "stride", "layout"),
+    ("family", "stride"),
     [
-        ("pixel_shuffle_shallow", 2, "nchw"),
-        ("single_tap_nchw", 3, "nchw"),
-        ("single_tap_nhwc", 3, "nhwc"),
-        ("phase", 1, "nchw"),
+        ("pixel_shuffle_shallow", 2),
+        ("single_tap_nchw", 3),
+        ("single_tap_nhwc", 3),
+        ("phase", 1),
     ],
 )
-def test_fp32_is_as_accurate_as_each_output_asks(family, stride, layout):
+def test_fp32_is_as_accurate_as_each_output_asks(family, stride):
     """However small or large its neighbours: in norm, errors of small outputs would hide."""
     layer = Layer(1, 32, 16, (2, 40), (2, 2), (stride, stride), why="all magnitudes")
-    memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
     x, weight = torch.randn(1, 32, 2, 40), torch.randn(32, 16, 2, 2)
     # A factor for each pixel and each output channel; phase adds several pixels up.
     if stride > 1:
         x *= 2.0 ** torch.linspace(-60, 60, 80).round().reshape(2, 40)
     weight *= 2.0 ** torch.linspace(-50, 50, 16).round()[:, None, None]
-    x = x.contiguous(memory_format=memory_format)
-    chosen = plan(layer, layout=layout)
-    assert VARIANTS[chosen.variant]["family"] == family
+    y = answer(family, layer, x, weight)
     expected = reference(x, weight, None, layer)
     size = reference(x.abs(), weight.abs(), None, layer)
-    y = torch.full(expected.shape, float("nan")).contiguous(memory_format=memory_format)
-    launch(chosen, VARIANTS[chosen.variant], x, weight.permute(0, 2, 3, 1).contiguous(), None, y)
     assert ((y - expected).abs() <= 1e-6 * size).all()
 
 
