@@ -236,13 +236,20 @@ def single_tap_nchw(
     LONG: tl.constexpr = gathered([BLOCK_OUT, COLUMNS], PITCH, PAIR_GAP)
     SHORT: tl.constexpr = gathered([BLOCK_OUT, COLUMNS // SECTOR, SECTOR], PITCH, PAIR_GAP)
 
-    # Neighbouring programs write neighbouring columns, then rows, then channels.
-    tile = gl.program_id(0) % tiles_w
-    i_h = first_h + gl.program_id(0) // tiles_w
+    # Neighbouring programs write neighbouring columns, then rows, then channels. (A division takes
+    # long where nothing hides it.)
+    i_h = gl.program_id(0)
+    tile = 0
+    if tiles_w > 1:
+        tile = i_h % tiles_w
+        i_h = i_h // tiles_w
+    i_h += first_h
     first_tile = gl.program_id(1) * tiles
     last_tile = gl.minimum(first_tile + tiles, out_tiles)
     image_group = gl.program_id(2)
-    group = image_group % groups
+    group = 0
+    if groups > 1:
+        group = image_group % groups
     step = 1 << log2_step
     plane = out_h * out_w
     first_pixel = first_w + tile * tile_w
@@ -276,9 +283,13 @@ def single_tap_nchw(
     w_in = gl.arange(0, BLOCK_IN, layout=gl.SliceLayout(1, WEIGHTS))[:, None]
     w_out = gl.arange(0, BLOCK_OUT, layout=gl.SliceLayout(0, WEIGHTS))[None, :] * step
     w_tile = w_in * (kernel_h * w_row) + w_out
+    # Every other program goes through the kernel rows upwards: so two write the sectors between
+    # their rows at the same time, before memory gets half of them.
+    upwards = (i_h & 1) != 0
     first_out = _first_channel(first_tile, log2_step, BLOCK_OUT)
     in_weight = (w_in < group_in) & (w_out < group_out - first_out)
-    next_weights = _kernel_row(weight + first_out, w_tile, kernel_w, group_out, in_weight, TAPS)
+    first_row = weight + gl.where(upwards, kernel_h - 1, 0) * w_row + first_out
+    next_weights = _kernel_row(first_row, w_tile, kernel_w, group_out, in_weight, TAPS)
 
     # A row of outputs, [channels, columns]: its whole sectors, and one at either end.
     y_step = gl.multiple_of(step * plane, SECTOR)
@@ -364,16 +375,19 @@ def single_tap_nchw(
                         place = y_tile + number * SECTOR + y_ends
                         gl.store(place, end_empty, mask=in_end, cache_modifier=".cs")
 
-        for tap_h in range(kernel_h):
+        for turn in range(kernel_h):
+            tap_h = gl.where(upwards, kernel_h - 1 - turn, turn)
             for tap in gl.static_range(TAPS):
                 w = split_weight(next_weights[tap], PRECISION)
                 for i in gl.static_range(PIECES):
                     weights[tap * PIECES + i].store(w[i])
-            is_last = tap_h + 1 == kernel_h
+            is_last = turn + 1 == kernel_h
+            next_turn = gl.where(is_last, 0, turn + 1)
+            next_h = gl.where(upwards, kernel_h - 1 - next_turn, next_turn)
             next_tile = out_tile + gl.where(is_last, 1, 0)
             next_out = _first_channel(next_tile, log2_step, BLOCK_OUT)
             in_weight = (w_in < group_in) & (w_out < group_out - next_out) & (next_tile < last_tile)
-            next_row = weight + gl.where(is_last, 0, tap_h + 1) * w_row + next_out
+            next_row = weight + next_h * w_row + next_out
             next_weights = _kernel_row(next_row, w_tile, kernel_w, group_out, in_weight, TAPS)
             o_h = i_h * stride_h - padding_h + tap_h * dilation_h
             if (o_h >= 0) & (o_h < out_h):
@@ -459,7 +473,7 @@ def _kernel_row(weight, tile, kernel_w, group_out, mask, TAPS: tl.constexpr):
     for tap in gl.static_range(TAPS):
         w = weight + tap * group_out + tile
         in_row = mask & (tap < kernel_w)
-        row += (gl.load(w, mask=in_row, other=0.0, eviction_policy="evict_last"),)
+        row += (gl.load(w, mask=in_row, other=0.0),)
     return row
 
 
