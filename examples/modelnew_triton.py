@@ -283,12 +283,9 @@ def single_tap_nchw(
     w_in = gl.arange(0, BLOCK_IN, layout=gl.SliceLayout(1, WEIGHTS))[:, None]
     w_out = gl.arange(0, BLOCK_OUT, layout=gl.SliceLayout(0, WEIGHTS))[None, :] * step
     w_tile = w_in * (kernel_h * w_row) + w_out
-    # Every other program goes through the kernel rows upwards: so two write the sectors between
-    # their rows at the same time, before memory gets half of them.
-    upwards = (i_h & 1) != 0
     first_out = _first_channel(first_tile, log2_step, BLOCK_OUT)
     in_weight = (w_in < group_in) & (w_out < group_out - first_out)
-    first_row = weight + gl.where(upwards, kernel_h - 1, 0) * w_row + first_out
+    first_row = weight + _tap_h(0, i_h, kernel_h) * w_row + first_out
     next_weights = _kernel_row(first_row, w_tile, kernel_w, group_out, in_weight, TAPS)
 
     # A row of outputs, [channels, columns]: its whole sectors, and one at either end.
@@ -376,18 +373,17 @@ def single_tap_nchw(
                         gl.store(place, end_empty, mask=in_end, cache_modifier=".cs")
 
         for turn in range(kernel_h):
-            tap_h = gl.where(upwards, kernel_h - 1 - turn, turn)
+            tap_h = _tap_h(turn, i_h, kernel_h)
             for tap in gl.static_range(TAPS):
                 w = split_weight(next_weights[tap], PRECISION)
                 for i in gl.static_range(PIECES):
                     weights[tap * PIECES + i].store(w[i])
             is_last = turn + 1 == kernel_h
-            next_turn = gl.where(is_last, 0, turn + 1)
-            next_h = gl.where(upwards, kernel_h - 1 - next_turn, next_turn)
+            next_tap_h = _tap_h(gl.where(is_last, 0, turn + 1), i_h, kernel_h)
             next_tile = out_tile + gl.where(is_last, 1, 0)
             next_out = _first_channel(next_tile, log2_step, BLOCK_OUT)
             in_weight = (w_in < group_in) & (w_out < group_out - next_out) & (next_tile < last_tile)
-            next_row = weight + next_h * w_row + next_out
+            next_row = weight + next_tap_h * w_row + next_out
             next_weights = _kernel_row(next_row, w_tile, kernel_w, group_out, in_weight, TAPS)
             o_h = i_h * stride_h - padding_h + tap_h * dilation_h
             if (o_h >= 0) & (o_h < out_h):
@@ -449,6 +445,16 @@ def _first_channel(tile, log2_step, BLOCK_OUT: tl.constexpr):
     """Of a group's tile of channels."""
     step = 1 << log2_step
     return (tile >> log2_step) * (BLOCK_OUT * step) + (tile & (step - 1))
+
+
+@gluon.jit
+def _tap_h(turn, i_h, kernel_h):
+    """The kernel row whose turn it is.
+
+    Every other input row's program goes through them upwards: so two write the sectors between
+    their rows at the same time, before memory gets half of them.
+    """
+    return gl.where((i_h & 1) != 0, kernel_h - 1 - turn, turn)
 
 
 @gluon.jit

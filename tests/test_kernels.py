@@ -71,10 +71,23 @@ def plan(layer, dtype="f32", precision="fp32", layout="nchw"):
     return _C.plan(layer.problem(dtype, precision, layout), _C.Target(ARCH))
 
 
+def run(chosen, layout, x, weight, bias, shape, dtype, held):
+    """What the kernel leaves in memory that held `held`; it touches nothing around that."""
+    memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
+    strides = torch.empty(shape, device="meta").contiguous(memory_format=memory_format).stride()
+    memory = torch.full((math.prod(shape) + 2 * AROUND,), 7.0, dtype=dtype)
+    y = memory[AROUND:-AROUND].as_strided(shape, strides).fill_(held)
+    x = x.contiguous(memory_format=memory_format)
+    packed = weight.permute(0, 2, 3, 1).contiguous()
+    lines = launch(chosen, VARIANTS[chosen.variant], x, packed, bias, y)
+    assert lines == set(range(chosen.arguments.get("input_lines", 0)))
+    assert (memory[:AROUND] == 7).all()
+    assert (memory[-AROUND:] == 7).all()
+    return y
+
+
 def check(layer, dtype="f32", precision="fp32", layout="nchw", chosen=None):
     chosen = chosen or plan(layer, dtype, precision, layout)
-    variant = VARIANTS[chosen.variant]
-    memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
     torch_dtype = DTYPES[dtype]
     x = torch.randn(layer.batch, layer.in_channels, *layer.size).to(torch_dtype)
     weight = torch.randn(layer.in_channels, layer.out_channels // layer.groups, *layer.kernel)
@@ -83,14 +96,7 @@ def check(layer, dtype="f32", precision="fp32", layout="nchw", chosen=None):
     expected = reference(x, weight, bias, layer)
     # The interpreter truncates to bf16 where a GPU rounds: its sums are read in fp32.
     out = "f32" if dtype == "bf16" else dtype
-    memory = torch.full((expected.numel() + 2 * AROUND,), 7.0, dtype=DTYPES[out])
-    strides = expected.contiguous(memory_format=memory_format).stride()
-    y = memory[AROUND:-AROUND].as_strided(expected.shape, strides).fill_(float("nan"))
-    x = x.contiguous(memory_format=memory_format)
-    lines = launch(chosen, variant, x, weight.permute(0, 2, 3, 1).contiguous(), bias, y)
-    assert lines == set(range(chosen.arguments.get("input_lines", 0)))
-    assert (memory[:AROUND] == 7).all()
-    assert (memory[-AROUND:] == 7).all()
+    y = run(chosen, layout, x, weight, bias, expected.shape, DTYPES[out], float("nan"))
     assert_close(y, expected, out, precision)
 
 
@@ -277,15 +283,10 @@ def test_channels_over_a_step(layout):
 def answer(family, layer, x, weight, bias=None, dtype="f32", precision="fp32"):
     """What `family` answers, in memory that held something finite; it has to be the one planned."""
     layout = "nhwc" if family.endswith("nhwc") else "nchw"
-    memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
     chosen = plan(layer, dtype, precision, layout)
-    variant = VARIANTS[chosen.variant]
-    assert variant["family"] == family
-    y = torch.full((layer.batch, layer.out_channels, *chosen.problem.output_size), 7.0).to(x)
-    y = y.contiguous(memory_format=memory_format)
-    x = x.contiguous(memory_format=memory_format)
-    launch(chosen, variant, x, weight.permute(0, 2, 3, 1).contiguous(), bias, y)
-    return y
+    assert VARIANTS[chosen.variant]["family"] == family
+    shape = layer.batch, layer.out_channels, *chosen.problem.output_size
+    return run(chosen, layout, x, weight, bias, shape, x.dtype, 7.0)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
