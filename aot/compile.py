@@ -28,7 +28,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.experimental.gluon._runtime import GluonASTSource
 
-from aot import manifest
+from aot import cache, manifest
 from aot.variants import Variant, all_variants
 
 SUPPORTED_ARCHS = (80, 86, 89, 90, 100, 120)
@@ -65,8 +65,9 @@ def source(variant: Variant) -> ASTSource:
     return language(fn, signature, constants, attrs)
 
 
-def options(variant: Variant, arch: int, registers: int | None = None) -> dict[str, int | None]:
+def options(variant: Variant, arch: int, registers: int | None = None) -> dict[str, object]:
     return {
+        "enable_fp_fusion": True,  # newer Tritons do not by default
         "num_warps": variant.tile.warps,
         "num_stages": variant.tile.stages,
         "maxnreg": registers,
@@ -75,15 +76,9 @@ def options(variant: Variant, arch: int, registers: int | None = None) -> dict[s
 
 
 def content_hash(variant: Variant, arch: int) -> str:
-    """Of everything an image is made from: compiler, kernel and helpers, constants, options."""
-    parts = (
-        triton.__version__,
-        source(variant).hash(),
-        arch,
-        sorted(options(variant, arch).items()),
-        variant.registers,
-    )
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    """The cache's key of an image."""
+    limits = {**options(variant, arch), "maxnreg": variant.registers or None}
+    return cache.key(source(variant), GPUTarget("cuda", arch, 32), limits)
 
 
 def inspect_cubin(tool: str, option: str, cubin: bytes) -> str:
@@ -145,7 +140,7 @@ def compile_image(variant: Variant, arch: int, folder: Path) -> Entry:
     if arch == PTX_ARCH:
         images["ptx"] = compiled.asm["ptx"].encode() + b"\0"  # the driver reads a C string
     for kind, data in images.items():
-        (folder / f"{stem}.{kind}").write_bytes(data)
+        cache.write_atomically(folder / f"{stem}.{kind}", data)
     entry = {
         "arch": arch,
         "source_hash": stem,
@@ -155,7 +150,8 @@ def compile_image(variant: Variant, arch: int, folder: Path) -> Entry:
         "files": {kind: f"{stem}.{kind}" for kind in sorted(images)},
         "sha256": {kind: hashlib.sha256(images[kind]).hexdigest() for kind in sorted(images)},
     }
-    entry_file.write_text(json.dumps(entry))
+    # The last: where there is an entry, its images are whole.
+    cache.write_atomically(entry_file, json.dumps(entry).encode())
     return entry
 
 

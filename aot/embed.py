@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from aot import manifest
+from aot import cache, manifest
 
 KINDS = ("cubin", "ptx")
 
@@ -106,8 +106,8 @@ def main() -> None:
     arguments = parser.parse_args()
     cpp, asm = embed(manifest.read(arguments.manifest), arguments.manifest.parent)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "registry_data.cpp").write_text(cpp)
-    (arguments.out / "registry_data.S").write_text(asm)
+    cache.write_atomically(arguments.out / "registry_data.cpp", cpp.encode())
+    cache.write_atomically(arguments.out / "registry_data.S", asm.encode())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from aot.cache import write_atomically
 from aot.variants import POINTERS, Variant
 
 
@@ -29,7 +30,7 @@ def entry(variant: Variant, parameters: list[str], images: list[dict[str, Any]])
 
 def write(path: Path, triton_version: str, archs: list[int], kernels: list[dict[str, Any]]) -> None:
     document = {"triton": triton_version, "archs": archs, "kernels": kernels}
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,12 +21,12 @@ VARIANTS = variants()
 SHARED_LIMIT = 99 * 1024  # what a block may use on sm_86, sm_89 and sm_120
 
 
-def aot(code, **environment):
-    """Runs Python with Triton's compiler instead of its interpreter."""
+def aot(code, folder=ROOT, **environment):
+    """Runs Python with Triton's compiler instead of its interpreter, on the aot/ of a folder."""
     clean = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     return subprocess.run(
         [sys.executable, "-c", code],
-        cwd=ROOT,
+        cwd=folder,
         env={**clean, **environment},
         capture_output=True,
         text=True,
@@ -103,6 +104,75 @@ def test_same_input_same_bytes_and_nothing_recompiled(tmp_path):
     times = {file: (first / file).stat().st_mtime_ns for file in files if file != "manifest.json"}
     assert aot(COMPILE_ONE.format(folder=str(first))).returncode == 0
     assert times == {file: (first / file).stat().st_mtime_ns for file in times}
+
+
+KEYS = """
+from aot.compile import all_variants, content_hash
+for family in ("phase", "pixel_shuffle_shallow"):
+    print(content_hash(next(v for v in all_variants() if v.family == family), 90))
+"""
+
+
+def keys(folder, **environment):
+    """Of a `phase` and of a `pixel_shuffle_shallow`, made from the aot/ of a folder."""
+    done = aot(KEYS, folder, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_a_key_changes_with_what_its_kernel_can_see_and_with_nothing_else(tmp_path):
+    shutil.copytree(ROOT / "aot", tmp_path / "aot")
+    phase, shallow = keys(tmp_path)
+    assert [phase, shallow] == keys(ROOT)
+
+    helper = tmp_path / "aot/kernels/target.py"  # a builtin, which only `shallow` calls
+    text = helper.read_text()
+    helper.write_text(f"# A comment above.\n{text}")
+    assert keys(tmp_path) == [phase, shallow]
+    helper.write_text(text.replace('"sm90"', '"sm89"'))
+    after = keys(tmp_path)
+    assert after[0] == phase
+    assert after[1] != shallow
+    helper.write_text(text)
+
+    shared = tmp_path / "aot/kernels/precision.py"
+    shared.write_text(f"{shared.read_text()}\nADDED = 1\n")
+    after = keys(tmp_path)
+    assert after[0] != phase
+    assert after[1] != shallow
+
+
+@pytest.mark.parametrize("name", ["DISABLE_PTXAS_OPT", "TRITON_DEFAULT_FP_FUSION"])
+def test_a_key_changes_with_the_environment_that_changes_code(name):
+    assert not set(keys(ROOT)) & set(keys(ROOT, **{name: "0" if "DEFAULT" in name else "1"}))
+
+
+def test_every_build_fuses_multiplications_and_additions(tmp_path):
+    for default in ("0", "1"):
+        folder = tmp_path / default
+        done = aot(COMPILE_ONE.format(folder=str(folder)), TRITON_DEFAULT_FP_FUSION=default)
+        assert done.returncode == 0, done.stderr
+    images = [{p.read_bytes() for p in (tmp_path / d).glob("*.cubin")} for d in ("0", "1")]
+    assert images[0] == images[1]
+
+
+@pytest.mark.parametrize("last_words", ["raise KeyboardInterrupt", "os.kill(os.getpid(), 9)"])
+def test_who_dies_while_writing_leaves_the_old_file(tmp_path, last_words):
+    file = tmp_path / "image"
+    file.write_text("old")
+    done = aot(f"""
+import os
+from pathlib import Path
+from aot.cache import write_atomically
+def die(self, target):
+    {last_words}
+Path.replace = die
+write_atomically(Path({str(file)!r}), b"new")
+""")
+    assert done.returncode != 0
+    assert file.read_text() == "old"
+    if "raise" in last_words:
+        assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.parametrize(
