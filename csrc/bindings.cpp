@@ -153,6 +153,8 @@ PYBIND11_MODULE(_C, m) {
       .def_property_readonly("dtype", [](const Problem& p) { return name(p.dtype); })
       .def_property_readonly("layout", [](const Problem& p) { return name(p.layout); })
       .def_property_readonly("precision", [](const Problem& p) { return name(p.precision); })
+      .def_property_readonly("needed_precision",
+                             [](const Problem& p) { return name(p.needed_precision()); })
       .def_property_readonly("min_bytes", &Problem::min_bytes)
       .def_property_readonly("flops", &Problem::flops)
       .def("__eq__", [](const Problem& a, const Problem& b) { return a == b; })

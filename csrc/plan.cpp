@@ -46,11 +46,12 @@ Room room(const Variant& variant, const Image& image) noexcept {
   return {sms, std::max<std::int64_t>(resident, 1) * sms};
 }
 
-// Whether `variant` multiplies as `problem` asks, or more accurately.
+// Whether `variant` multiplies as `problem` needs, or more accurately.
 bool matches(const Variant& variant, const Problem& problem) noexcept {
-  const bool accurate = variant.precision == problem.precision ||
+  const Precision needed = problem.needed_precision();
+  const bool accurate = variant.precision == needed ||
                         (variant.family != Family::phase && variant.precision == Precision::fp32 &&
-                         problem.precision == Precision::tf32);
+                         needed == Precision::tf32);
   return variant.dtype == problem.dtype && variant.layout == problem.layout &&
          (problem.dtype != DType::f32 || accurate);
 }

@@ -117,6 +117,16 @@ double Problem::flops() const noexcept {
          static_cast<double>(kernel.h * kernel.w);
 }
 
+Precision Problem::needed_precision() const noexcept {
+  if (dtype != DType::f32 || precision != Precision::tf32) return precision;
+  // GPUs make 25 to 50 flops of fp32's products while they move a byte; kernels reach half of that.
+  constexpr double kMemoryBound = 16;
+  constexpr std::int64_t kFewOutputs = 3;
+  const bool depthwise = geometry.groups > 1 && group_in() == 1;
+  const bool memory_bound = flops() <= kMemoryBound * static_cast<double>(min_bytes());
+  return depthwise || out_channels <= kFewOutputs || memory_bound ? Precision::fp32 : precision;
+}
+
 void Problem::validate() const {
   const Geometry& g = geometry;
   CONVT_EXPECT(g.stride.h > 0 && g.stride.w > 0, "expected stride to be positive, got ", g.stride);

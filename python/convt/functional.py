@@ -50,11 +50,12 @@ def conv_transpose2d(
         stride, padding, output_padding, dilation: an int for both axes, or (height, width).
         groups: number of blocks of channels that do not see each other.
         precision: how fp32 operands are multiplied on CUDA; sums are always fp32. "fp32": as
-            accurately as fp32 itself. "tf32", "fp16": operands rounded to that type. None: as
-            torch's own convolution would at this moment, that is by
-            `torch.backends.cudnn.conv.fp32_precision` (`torch.backends.cudnn.allow_tf32`); a
-            compiled graph keeps what it was traced with. Without effect on other dtypes and on
-            what ATen answers.
+            accurately as fp32 itself. "tf32": operands rounded to TF32, but as "fp32" where that
+            costs no time or cuDNN does so too (layers bound by memory, depthwise ones, up to three
+            output channels). "fp16": operands rounded to fp16. None: as torch's own convolution
+            would at this moment, that is by `torch.backends.cudnn.conv.fp32_precision`
+            (`torch.backends.cudnn.allow_tf32`); a compiled graph keeps what it was traced with.
+            Without effect on other dtypes and on what ATen answers.
 
     Returns:
         `[batch, out_channels, out_height, out_width]`, out = (in - 1) * stride - 2 * padding

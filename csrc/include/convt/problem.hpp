@@ -79,6 +79,10 @@ struct Problem {
   // Multiply-adds of taps that exist, times two (taps cropped by padding included).
   CONVT_EXPORT double flops() const noexcept;
 
+  // How products have to be made: as `precision` says, but fp32's instead of TF32's where those buy
+  // no time, or where cuDNN does not use them even if it may.
+  CONVT_EXPORT Precision needed_precision() const noexcept;
+
   // Throws InvalidArgument unless torch would accept these numbers.
   CONVT_EXPORT void validate() const;
   CONVT_EXPORT std::string str() const;
