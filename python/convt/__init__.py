@@ -3,19 +3,38 @@
 from pathlib import Path
 from typing import Any
 
+from convt import _late
 from convt.aoti import aoti_compile_and_package
 from convt.functional import conv_transpose2d, explain, preload
+from convt.functional_nd import conv_transpose1d, conv_transpose3d
 from convt.nn import ConvTranspose2d, ModelNew
+from convt.nn_nd import (
+    ConvTranspose1d,
+    ConvTranspose3d,
+    LazyConvTranspose1d,
+    LazyConvTranspose2d,
+    LazyConvTranspose3d,
+)
+from convt.replacing import replace, restore
 
 __all__ = [
+    "ConvTranspose1d",
     "ConvTranspose2d",
+    "ConvTranspose3d",
+    "LazyConvTranspose1d",
+    "LazyConvTranspose2d",
+    "LazyConvTranspose3d",
     "ModelNew",
     "__version__",
     "aoti_compile_and_package",
     "cmake_prefix_path",
+    "conv_transpose1d",
     "conv_transpose2d",
+    "conv_transpose3d",
     "explain",
     "preload",
+    "replace",
+    "restore",
 ]
 
 __version__: str
@@ -29,3 +48,6 @@ def __getattr__(name: str) -> Any:
 
         return version("convt")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_late.install()

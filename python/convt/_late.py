@@ -1,0 +1,56 @@
+"""Entries for torch's tables of ops, made when torch's module that holds the table is imported.
+
+torch counts, shards and traces ops by tables in modules that take 0.3 to 1.6 seconds to import and
+that most programs never need. `import convt` must not import them, and their users must not have to
+know of convt: so a finder on `sys.meta_path` waits for them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+
+# torch's module: the module of convt whose `register()` makes the entries.
+ENTRIES = {
+    "torch.fx.experimental.proxy_tensor": "convt.decomposition",
+    "torch.utils.flop_counter": "convt.counting",
+}
+
+
+class _Finder(MetaPathFinder):
+    """Finds a module as Python would, and has `register` called once it is imported."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target) if name in ENTRIES else None
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module: ModuleType) -> None:
+            execute(module)
+            _register(name)
+
+        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+def install() -> None:
+    """Makes the entries for what is imported already, and waits for the rest."""
+    for name in ENTRIES:
+        if name in sys.modules:
+            _register(name)
+    sys.meta_path.insert(0, _Finder())
+
+
+def _register(name: str) -> None:
+    try:
+        importlib.import_module(ENTRIES[name]).register()
+    except Exception as error:  # another torch: its import must not fail for convt's sake
+        warnings.warn(f"convt: {name} is not told about convt's op: {error!r}", stacklevel=2)

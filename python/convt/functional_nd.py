@@ -1,0 +1,140 @@
+"""`conv_transpose1d` and `conv_transpose3d`: torch's functions in one and three dimensions."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convt import functional
+from convt.functional import Precision
+
+IntOrSingle = int | Sequence[int]
+IntOrTriple = int | Sequence[int]
+
+
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrSingle = 1,
+    padding: IntOrSingle = 0,
+    output_padding: IntOrSingle = 0,
+    groups: int = 1,
+    dilation: IntOrSingle = 1,
+    *,
+    precision: Precision | None = None,
+) -> Tensor:
+    """`torch.nn.functional.conv_transpose1d`: the two-dimensional op on images of height 1.
+
+    Args:
+        input: `[batch, in_channels, width]`, or without the batch dimension.
+        weight: `[in_channels, out_channels / groups, kernel_width]`.
+        bias, groups, precision: see `convt.conv_transpose2d`.
+        stride, padding, output_padding, dilation: an int, or a sequence of one.
+
+    Returns:
+        `[batch, out_channels, out_width]`. Input and weight are viewed as images, never copied.
+
+    Raises:
+        As `convt.conv_transpose2d`.
+    """
+    if not isinstance(input, Tensor) or input.is_complex():  # a Proxy; no kernels; torch's error
+        return F.conv_transpose1d(
+            input, weight, bias, stride, padding, output_padding, groups, dilation
+        )
+    _check_dimensions(input, weight)
+    y = functional.conv_transpose2d(
+        input.unsqueeze(-2),
+        weight.unsqueeze(-2),
+        bias,
+        (1, _single(stride, "stride")),
+        (0, _single(padding, "padding")),
+        (0, _single(output_padding, "output_padding")),
+        groups,
+        (1, _single(dilation, "dilation")),
+        precision=precision,
+    )
+    return y.squeeze(-2)
+
+
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrTriple = 1,
+    padding: IntOrTriple = 0,
+    output_padding: IntOrTriple = 0,
+    groups: int = 1,
+    dilation: IntOrTriple = 1,
+    *,
+    precision: Precision | None = None,
+) -> Tensor:
+    """`torch.nn.functional.conv_transpose3d`. No kernel serves three dimensions yet: ATen answers.
+
+    Args:
+        input: `[batch, in_channels, depth, height, width]`, or without the batch dimension.
+        weight: `[in_channels, out_channels / groups, kernel_depth, kernel_height, kernel_width]`.
+        stride, padding, output_padding, dilation: an int, or (depth, height, width).
+        precision: see `convt.conv_transpose2d`; without effect on what ATen answers.
+
+    Raises:
+        As torch. ValueError: an unknown precision.
+    """
+    if precision is not None:
+        functional.precision_value(precision)
+    if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
+        stride, padding, output_padding, dilation = (
+            (v,) * 3 if isinstance(v, int) else tuple(v)
+            for v in (stride, padding, output_padding, dilation)
+        )
+        if any(op >= s for op, s in zip(output_padding, stride, strict=True)):
+            from convt import onnx
+
+            geometry = stride, padding, output_padding, dilation
+            return onnx.conv_transpose(input, weight, bias, geometry, groups)
+    return F.conv_transpose3d(
+        input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
+
+
+def _check_dimensions(input: Tensor, weight: Tensor) -> None:
+    if input.dim() not in (2, 3):
+        raise RuntimeError(
+            "conv_transpose1d: expected input to have 3 dimensions [N, C, W], or 2 if it is "
+            f"unbatched, got {list(input.shape)}"
+        )
+    if not isinstance(weight, Tensor):
+        raise TypeError(
+            f"conv_transpose1d: expected weight to be a Tensor, got {type(weight).__name__}"
+        )
+    if weight.dim() != 3:
+        raise RuntimeError(
+            "conv_transpose1d: expected weight to have 3 dimensions [in_channels, out_channels / "
+            f"groups, kernel_width], got {list(weight.shape)}"
+        )
+
+
+def _single(value: IntOrSingle, name: str) -> int:
+    """The int that an int or a sequence of one is."""
+    if type(value) is int:
+        return value
+    only = value
+    if isinstance(value, (tuple, list)):
+        if len(value) != 1:
+            raise RuntimeError(
+                f"conv_transpose1d: expected {name} to be an int or a sequence of one, got {value}"
+            )
+        only = value[0]
+    if not isinstance(only, bool):
+        try:
+            return operator.index(only)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+    raise TypeError(
+        f"conv_transpose1d: expected {name} to be an int or a sequence of one, got {value!r} of "
+        f"type {type(value).__name__}"
+    )

@@ -1,0 +1,171 @@
+"""`ConvTranspose1d`, `ConvTranspose3d`, and the lazy modules of all three dimensions."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from convt import functional
+from convt.functional import Precision
+from convt.functional_nd import conv_transpose1d, conv_transpose3d
+from convt.nn import ConvTranspose2d
+
+_IntOrSingle = int | tuple[int]
+_IntOrTriple = int | tuple[int, int, int]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+
+
+class ConvTranspose1d(nn.ConvTranspose1d):
+    """`torch.nn.ConvTranspose1d` on convt's kernels: same arguments, initialisation, state_dict.
+
+    Args:
+        precision: see `convt.conv_transpose2d`.
+    """
+
+    precision: Precision | None = None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _IntOrSingle,
+        stride: _IntOrSingle = 1,
+        padding: _IntOrSingle = 0,
+        output_padding: _IntOrSingle = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: _IntOrSingle = 1,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        precision: Precision | None = None,
+    ) -> None:
+        _check_precision(precision)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias,
+            dilation, padding_mode, device, dtype,
+        )  # fmt: skip
+        self.precision = precision
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """`[batch, in_channels, width]`, or unbatched; see `convt.conv_transpose1d`.
+
+        Raises ValueError for an `output_size` that no output_padding reaches.
+        """
+        return conv_transpose1d(
+            input, self.weight, self.bias, *_geometry(self, input, output_size),
+            precision=self.precision,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        return _repr(super().extra_repr(), self.precision)  # type: ignore[no-untyped-call]
+
+
+class ConvTranspose3d(nn.ConvTranspose3d):
+    """`torch.nn.ConvTranspose3d`: same arguments, initialisation, state_dict.
+
+    Args:
+        precision: see `convt.conv_transpose2d`.
+    """
+
+    precision: Precision | None = None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _IntOrTriple,
+        stride: _IntOrTriple = 1,
+        padding: _IntOrTriple = 0,
+        output_padding: _IntOrTriple = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: _IntOrTriple = 1,
+        padding_mode: PaddingMode = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        precision: Precision | None = None,
+    ) -> None:
+        _check_precision(precision)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias,
+            dilation, padding_mode, device, dtype,
+        )  # fmt: skip
+        self.precision = precision
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """`[batch, in_channels, depth, height, width]`, or unbatched; see `conv_transpose3d`.
+
+        Raises ValueError for an `output_size` that no output_padding reaches.
+        """
+        return conv_transpose3d(
+            input, self.weight, self.bias, *_geometry(self, input, output_size),
+            precision=self.precision,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        return _repr(super().extra_repr(), self.precision)  # type: ignore[no-untyped-call]
+
+
+class _Lazy:
+    """Takes a precision besides the arguments of torch's lazy module, and says so."""
+
+    def __init__(self, *args: Any, precision: Precision | None = None, **kwargs: Any) -> None:
+        _check_precision(precision)
+        super().__init__(*args, **kwargs)
+        self.precision = precision
+
+    def __init_subclass__(cls) -> None:
+        own = inspect.signature(_Lazy).parameters["precision"]
+        torchs = inspect.signature(cls.__mro__[2]).parameters.values()
+        cls.__signature__ = inspect.Signature([*torchs, own])  # type: ignore[attr-defined]
+
+
+class LazyConvTranspose1d(_Lazy, nn.LazyConvTranspose1d, ConvTranspose1d):  # type: ignore[misc]
+    """`torch.nn.LazyConvTranspose1d`; becomes a `convt.ConvTranspose1d` at its first call."""
+
+    cls_to_become = ConvTranspose1d
+
+
+class LazyConvTranspose2d(_Lazy, nn.LazyConvTranspose2d, ConvTranspose2d):  # type: ignore[misc]
+    """`torch.nn.LazyConvTranspose2d`; becomes a `convt.ConvTranspose2d` at its first call."""
+
+    cls_to_become = ConvTranspose2d
+
+
+class LazyConvTranspose3d(_Lazy, nn.LazyConvTranspose3d, ConvTranspose3d):  # type: ignore[misc]
+    """`torch.nn.LazyConvTranspose3d`; becomes a `convt.ConvTranspose3d` at its first call."""
+
+    cls_to_become = ConvTranspose3d
+
+
+def _check_precision(precision: Precision | None) -> None:
+    if precision is not None:
+        functional.precision_value(precision)
+
+
+def _repr(text: str, precision: Precision | None) -> str:
+    return text if precision is None else f"{text}, precision={precision!r}"
+
+
+def _geometry(
+    module: ConvTranspose1d | ConvTranspose3d, input: Tensor, output_size: list[int] | None
+) -> tuple[Any, ...]:
+    """What the functions take after the bias."""
+    output_padding = module.output_padding
+    if output_size is not None:
+        output_padding = module._output_padding(  # type: ignore[assignment]
+            input,
+            output_size,
+            module.stride,  # type: ignore[arg-type]
+            module.padding,  # type: ignore[arg-type]
+            module.kernel_size,  # type: ignore[arg-type]
+            len(module.kernel_size),
+            module.dilation,  # type: ignore[arg-type]
+        )
+    return module.stride, module.padding, output_padding, module.groups, module.dilation
