@@ -47,6 +47,11 @@ def conv_transpose1d(
             input, weight, bias, stride, padding, output_padding, groups, dilation
         )
     _check_dimensions(input, weight)
+    if _is_for_onnx():
+        from convt import onnx
+
+        pairs = stride, padding, output_padding, dilation
+        return onnx.call(F.conv_transpose1d, (input, weight, bias), pairs, groups)
     y = functional.conv_transpose2d(
         input.unsqueeze(-2),
         weight.unsqueeze(-2),
@@ -86,19 +91,18 @@ def conv_transpose3d(
     """
     if precision is not None:
         functional.precision_value(precision)
-    if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
-        stride, padding, output_padding, dilation = (
-            (v,) * 3 if isinstance(v, int) else tuple(v)
-            for v in (stride, padding, output_padding, dilation)
-        )
-        if any(op >= s for op, s in zip(output_padding, stride, strict=True)):
-            from convt import onnx
+    if _is_for_onnx():
+        from convt import onnx
 
-            geometry = stride, padding, output_padding, dilation
-            return onnx.conv_transpose(input, weight, bias, geometry, groups)
+        pairs = stride, padding, output_padding, dilation
+        return onnx.call(F.conv_transpose3d, (input, weight, bias), pairs, groups)
     return F.conv_transpose3d(
         input, weight, bias, stride, padding, output_padding, groups, dilation
     )
+
+
+def _is_for_onnx() -> bool:
+    return torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
 
 
 def _check_dimensions(input: Tensor, weight: Tensor) -> None:

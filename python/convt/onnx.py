@@ -8,7 +8,7 @@ they are appended as zeros, before the bias is added.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Axes = Sequence[Any]  # one number for each spatial axis
+
+
+def call(
+    function: Callable[..., Tensor],
+    tensors: tuple[Tensor, Tensor, Tensor | None],
+    geometry: tuple[Any, Any, Any, Any],
+    groups: int,
+) -> Tensor:
+    """torch's function, which becomes one node, or `conv_transpose` where that node would not run.
+
+    Args:
+        function: `torch.nn.functional.conv_transpose1d` or one of its kind.
+        geometry: stride, padding, output_padding, dilation; ints or one number for each axis.
+    """
+    input, weight, bias = tensors
+    axes = weight.dim() - 2
+    stride, padding, output_padding, dilation = (
+        (n,) * axes if isinstance(n, int) else tuple(n) for n in geometry
+    )
+    if all(op < s for op, s in zip(output_padding, stride, strict=True)):
+        return function(input, weight, bias, stride, padding, output_padding, groups, dilation)
+    batch = input if input.dim() == weight.dim() else input.unsqueeze(0)
+    y = conv_transpose(batch, weight, bias, (stride, padding, output_padding, dilation), groups)
+    return y if input.dim() == weight.dim() else y.squeeze(0)
 
 
 def conv_transpose(
