@@ -15,10 +15,11 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-# torch's module: the module of convt whose `register()` makes the entries.
+# torch's module: the module of convt and its function that makes the entries.
 ENTRIES = {
-    "torch.fx.experimental.proxy_tensor": "convt.decomposition",
-    "torch.utils.flop_counter": "convt.counting",
+    "torch.fx.experimental.proxy_tensor": ("convt.decomposition", "register"),
+    "torch.utils.flop_counter": ("convt.counting", "register_flops"),
+    "torch._functorch.partitioners": ("convt.counting", "register_as_compute_intensive"),
 }
 
 
@@ -51,6 +52,7 @@ def install() -> None:
 
 def _register(name: str) -> None:
     try:
-        importlib.import_module(ENTRIES[name]).register()
+        module, function = ENTRIES[name]
+        getattr(importlib.import_module(module), function)()
     except Exception as error:  # another torch: its import must not fail for convt's sake
         warnings.warn(f"convt: {name} is not told about convt's op: {error!r}", stacklevel=2)

@@ -1,17 +1,15 @@
-"""What torch's FlopCounterMode counts for the op, the figure of torch's own convolution.
-
-Selective checkpointing under `torch._functorch.config.activation_memory_budget` asks the same table
-what an op costs to run again.
-"""
+"""What the op costs to run: for FlopCounterMode, and for what compiled graphs keep or run again."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 
 
-def register() -> None:
+def register_flops() -> None:
+    """The op counts as torch's own convolution."""
     from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
     @register_flop_formula(torch.ops.convt.conv_transpose2d)
@@ -23,3 +21,21 @@ def register() -> None:
         **keywords: Any,
     ) -> int:
         return conv_flop_count(input_shape, weight_shape, out_shape, transposed=True)
+
+
+def register_as_compute_intensive() -> None:
+    """Compiled graphs under `activation_memory_budget` weigh the op as they weigh a convolution.
+
+    torch has no public way to say so, and asks anew at each compilation.
+    """
+    from torch._functorch import partitioners
+
+    of_torch = partitioners.get_default_op_list
+
+    @functools.wraps(of_torch)
+    def with_ours() -> Any:
+        op_types = of_torch()
+        op_types.compute_intensive_ops.add(torch.ops.convt.conv_transpose2d)
+        return op_types
+
+    partitioners.get_default_op_list = with_ours

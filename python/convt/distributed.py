@@ -41,16 +41,16 @@ def is_distributed(tensor: object) -> bool:
 
 def conv_transpose(
     local: Callable[[Tensor, Tensor, Tensor | None], Tensor],
-    input: DTensor,
-    weight: DTensor,
-    bias: DTensor | None,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
     groups: int,
-) -> DTensor:
+) -> Tensor:
     """The DTensor that `local` computes from its parts. `input` is batched.
 
     Raises RuntimeError, as torch, where DTensors and other tensors are mixed.
     """
-    from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor import DTensor, Replicate
 
     for operand in (input, weight, bias):
         if operand is not None and not isinstance(operand, DTensor):
@@ -58,19 +58,18 @@ def conv_transpose(
                 "conv_transpose: got mixed torch.Tensor and DTensor, need to convert all "
                 "torch.Tensor to DTensor before calling distributed operators!"
             )
-    mesh = input.device_mesh
-    rules = [_rule(x, w, groups) for x, w in zip(input.placements, weight.placements, strict=True)]
-    bias_after = bias is not None and any(rule.output.is_partial() for rule in rules)
-    parts: list[Tensor | None] = []
-    for i, operand in enumerate((input, weight, None if bias_after else bias)):
-        if operand is None:
-            parts.append(None)
-            continue
+    x, w, b = cast("tuple[DTensor, DTensor, DTensor | None]", (input, weight, bias))
+    mesh = x.device_mesh
+    rules = [_rule(*pair, groups) for pair in zip(x.placements, w.placements, strict=True)]
+    sums = any(rule.output.is_partial() for rule in rules)  # then the bias is added once, after
+
+    def part(i: int, operand: DTensor) -> Tensor:
         placed = operand.redistribute(mesh, [rule.operands[i] for rule in rules])
-        parts.append(placed.to_local(grad_placements=[rule.gradients[i] for rule in rules]))
-    y = local(*parts)  # type: ignore[arg-type]
-    size = torch.Size((input.shape[0], weight.shape[1] * groups, *y.shape[2:]))
-    output = DTensor.from_local(
+        return placed.to_local(grad_placements=[rule.gradients[i] for rule in rules])
+
+    y = local(part(0, x), part(1, w), None if b is None or sums else part(2, b))
+    size = torch.Size((x.shape[0], w.shape[1] * groups, *y.shape[2:]))
+    output: Tensor = DTensor.from_local(
         y,
         mesh,
         [rule.output for rule in rules],
@@ -78,13 +77,10 @@ def conv_transpose(
         shape=size,
         stride=_strides(size, y),
     )
-    if not bias_after:
+    if b is None or not sums:
         return output
-    from torch.distributed.tensor import Replicate
-
-    assert bias is not None
-    whole = bias.redistribute(mesh, [Replicate()] * mesh.ndim)
-    return cast(DTensor, output + whole.view(-1, *[1] * (y.dim() - 2)))
+    whole = b.redistribute(mesh, [Replicate()] * mesh.ndim)
+    return output + whole.view(-1, *[1] * (y.dim() - 2))
 
 
 def _rule(input: Placement, weight: Placement, groups: int) -> _Rule:
