@@ -29,9 +29,8 @@ from triton.compiler import ASTSource
 from triton.experimental.gluon._runtime import GluonASTSource
 
 from aot import cache, manifest
-from aot.variants import Variant, all_variants
+from aot.variants import ARCHS, Variant, all_variants
 
-SUPPORTED_ARCHS = (80, 86, 89, 90, 100, 120)
 PTX_ARCH = 89  # kept as text too: the driver compiles it for GPUs newer than the wheel
 SHARED_LIMIT = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # KiB a block may use
 # The oldest PTX each architecture has, so that older drivers take it (8.0: CUDA 12.0).
@@ -46,12 +45,12 @@ class CompileError(Exception):
 
 
 def kernel(variant: Variant) -> triton.JITFunction:
-    return getattr(importlib.import_module(f"aot.kernels.{variant.family}"), variant.family)
+    return getattr(importlib.import_module(f"aot.kernels.{variant.family}"), variant.symbol)
 
 
 def source(variant: Variant) -> ASTSource:
     fn = kernel(variant)
-    constants = variant.constants(fn.arg_names)
+    constants = dict(variant.constants)
     runtime = [name for name in fn.arg_names if name not in constants]
     signature = {
         name: variant.type_of(name) if name in runtime else "constexpr" for name in fn.arg_names
@@ -68,8 +67,8 @@ def source(variant: Variant) -> ASTSource:
 def options(variant: Variant, arch: int, registers: int | None = None) -> dict[str, object]:
     return {
         "enable_fp_fusion": True,  # newer Tritons do not by default
-        "num_warps": variant.tile.warps,
-        "num_stages": variant.tile.stages,
+        "num_warps": variant.warps,
+        "num_stages": variant.stages,
         "maxnreg": registers,
         "ptx_version": PTX_VERSION.get(arch, 80),
     }
@@ -165,6 +164,7 @@ def compile_all(variants: list[Variant], archs: list[int], folder: Path, jobs: i
             pool.submit(compile_image, variant, arch, folder): (variant, arch)
             for variant in variants
             for arch in archs
+            if arch in variant.archs
         }
         images = {}
         with tqdm(total=len(pending), desc="compiling kernels", unit="image", mininterval=1) as bar:
@@ -177,7 +177,9 @@ def compile_all(variants: list[Variant], archs: list[int], folder: Path, jobs: i
                 bar.update()
     return [
         manifest.entry(
-            variant, kernel(variant).arg_names, [images[variant, arch] for arch in archs]
+            variant,
+            kernel(variant).arg_names,
+            [images[variant, arch] for arch in archs if arch in variant.archs],
         )
         for variant in variants
     ]
@@ -186,9 +188,9 @@ def compile_all(variants: list[Variant], archs: list[int], folder: Path, jobs: i
 def parse_archs(text: str) -> list[int]:
     """Architectures in a list such as "89;90" or "89, 90"; ValueError names a wrong one."""
     archs = sorted({int(word) for word in re.findall(r"\d+", text)})
-    wrong = [arch for arch in archs if arch not in SUPPORTED_ARCHS]
+    wrong = [arch for arch in archs if arch not in ARCHS]
     if wrong or not archs:
-        supported = ", ".join(map(str, SUPPORTED_ARCHS))
+        supported = ", ".join(map(str, ARCHS))
         raise ValueError(f"CONVT_CUDA_ARCHS: expected some of {supported}, got {text!r}")
     return archs
 

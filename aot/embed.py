@@ -1,57 +1,82 @@
-"""Turn a manifest into C++: registry_data.cpp (the variants) and registry_data.S (their images).
+"""Turn a manifest into C++: the variants' table, their images, and a header for each kernel.
 
-python -m aot.embed --manifest build/aot/manifest.json --out build/generated
+    python -m aot.embed --manifest build/aot/manifest.json --out build/generated
+
+registry_data.cpp, registry_data.S   what csrc/registry_data.hpp declares
+families/<kernel>.hpp                its traits and arguments, as types
 """
 
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from aot import cache, manifest
 
 KINDS = ("cubin", "ptx")
+NEWLINE, QUOTE = "\n", '"'  # for f-strings
+WORDS = Path(__file__).parent.parent / "csrc/families/words.hpp"
 
 
-def _cpp(value: bool) -> str:
-    return "true" if value else "false"
+def words() -> set[str]:
+    """Names of parameters that the problem alone decides."""
+    return set(re.findall(r"^CONVT_WORD\((\w+),", WORDS.read_text(), re.M))
 
 
 def _images(kernel: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
     return [(image, kind) for image in kernel["images"] for kind in KINDS if kind in image["files"]]
 
 
-def _kernel(position: int, kernel: dict[str, Any], first_image: int, folder: Path) -> str:
-    """The tables of one variant, then nothing else; `variant_row` refers to them."""
-    constants = ", ".join(f'{{"{k}", "{v!r}"}}' for k, v in kernel["constants"].items())
-    parameters = ", ".join(
-        f"{{Param::{p['name']}, ParamType::{p['type']}}}" for p in kernel["parameters"]
+def _constant(name: str, value: int | bool | str) -> str:
+    if isinstance(value, bool):
+        return f'{{"{name}", ConstantType::boolean, {int(value)}, {{}}}}'
+    if isinstance(value, int):
+        return f'{{"{name}", ConstantType::integer, {value}, {{}}}}'
+    return f'{{"{name}", ConstantType::text, 0, "{value}"}}'
+
+
+def _table(row_type: str, name: str, rows: Iterable[str]) -> str:
+    """An array, and a span of it: arrays may not be empty in C++."""
+    rows = list(rows)
+    if not rows:
+        return f"constexpr std::span<const {row_type}> {name};\n"
+    return (
+        f"constexpr {row_type} {name}_rows[] = {{{', '.join(rows)}}};\n"
+        f"constexpr std::span<const {row_type}> {name}{{{name}_rows}};\n"
     )
-    rows = [
+
+
+def _kernel(position: int, kernel: dict[str, Any], first_image: int, folder: Path) -> str:
+    """The tables that the row of one variant refers to."""
+    images = [
         f"{{{first_image + i}, {image['arch']}, ImageKind::{kind}, {image['shared_bytes']}u, "
         f"{image['registers']}u, {{convt_image_{first_image + i}, "
         f"{(folder / image['files'][kind]).stat().st_size}u}}}}"
         for i, (image, kind) in enumerate(_images(kernel))
     ]
-    return (
-        f"constexpr Constant constants_{position}[] = {{{constants}}};\n"
-        f"constexpr Parameter parameters_{position}[] = {{{parameters}}};\n"
-        f"const Image images_{position}[] = {{{', '.join(rows)}}};\n"
-    )
+    parameters = [
+        f'{{"{p["name"]}", ParamType::{p["type"]}, {p.get("rank", 0)}}}'
+        for p in kernel["parameters"]
+    ]
+    traits = [f'{{"{name}", {value}}}' for name, value in kernel["traits"].items()]
+    constants = [_constant(name, value) for name, value in kernel["constants"].items()]
+    return "".join((
+        _table("Constant", f"constants_{position}", constants),
+        _table("Trait", f"traits_{position}", traits),
+        _table("Parameter", f"parameters_{position}", parameters),
+        _table("Image", f"images_{position}", images),
+    ))  # fmt: skip
 
 
 def _variant_row(position: int, kernel: dict[str, Any]) -> str:
-    tile = kernel["tile"]
-    # 16-bit operands are multiplied as they are; their precision is never looked at.
-    precision = "fp16" if kernel["precision"] == "native" else kernel["precision"]
     return (
-        f'    {{{position}, "{kernel["name"]}", "{kernel["symbol"]}", Family::{kernel["family"]}, '
-        f"DType::{kernel['dtype']}, Precision::{precision}, Layout::{kernel['layout']}, "
-        f"{_cpp(kernel['aligned'])}, {_cpp(kernel['wide'])}, {_cpp(kernel['deep'])}, "
-        f"{kernel['vector']}, {tile['pixels']}, {tile['out']}, {tile['into']}, {tile['stride']}, "
-        f"{tile['taps']}, {tile['held']}, {tile['warps']}u, parameters_{position}, "
-        f"constants_{position}, images_{position}}},\n"
+        f'    {{{position}, "{kernel["name"]}", "{kernel["symbol"]}", "{kernel["family"]}", '
+        f"Math::{kernel['math']}, Layout::{kernel['layout']}, "
+        f"WeightOrder::{kernel['weight']}, {kernel['warps']}u, parameters_{position}, "
+        f"constants_{position}, traits_{position}, images_{position}}},\n"
     )
 
 
@@ -60,6 +85,16 @@ def _architectures(kernels: list[dict[str, Any]], kind: str) -> str:
         {image["arch"] for kernel in kernels for image, k in _images(kernel) if k == kind}
     )
     return ", ".join(map(str, archs))
+
+
+def _families(kernels: list[dict[str, Any]]) -> tuple[str, str]:
+    """Declarations, and the rows of the table."""
+    names = sorted({kernel["family"] for kernel in kernels})
+    declarations = "".join(
+        f"namespace convt::{name} {{\nextern const Family kFamily;\n}}\n" for name in names
+    )
+    rows = "".join(f'    {{"{name}", &{name}::kFamily}},\n' for name in names)
+    return declarations, rows
 
 
 def embed(document: dict[str, Any], folder: Path) -> tuple[str, str]:
@@ -78,23 +113,80 @@ def embed(document: dict[str, Any], folder: Path) -> tuple[str, str]:
                 f'convt_image_{count}:\n.incbin "{path}"\n'
             )
             count += 1
+    family_declarations, family_rows = _families(kernels)
     cpp = (
         "// Generated by aot/embed.py from the manifest.\n"
-        '#include "registry_data.hpp"\n\n'
+        '#include "core/registry_data.hpp"\n\n#include "families/family.hpp"\n\n'
         f'extern "C" {{\n{"".join(declarations)}}}\n\n'
+        f"{family_declarations}\n"
         f"namespace convt {{\nnamespace {{\n\n{''.join(tables)}\n"
-        f"const Variant kTable[] = {{\n{''.join(rows)}}};\n"
+        f"constexpr Variant kTable[] = {{\n{''.join(rows)}}};\n"
+        f"const NamedFamily kFamilyTable[] = {{\n{family_rows}}};\n"
         f"constexpr int kCubinArchs[] = {{{_architectures(kernels, 'cubin')}}};\n"
         # A table may not be empty in C++: architecture 0 is never looked for.
         f"constexpr int kPtxArchs[] = {{{_architectures(kernels, 'ptx') or '0'}}};\n\n"
         "}  // namespace\n\n"
         "const std::span<const Variant> kVariants{kTable};\n"
+        "const std::span<const NamedFamily> kFamilies{kFamilyTable};\n"
         "const std::span<const int> kArchitectures[] = {kCubinArchs, kPtxArchs};\n"
         f"const std::size_t kImageCount = {count};\n\n"
         "}  // namespace convt\n"
     )
     asm = f'.section .rodata\n{"".join(assembly)}.section .note.GNU-stack,"",@progbits\n'
     return cpp, asm
+
+
+CPP_TYPES = {
+    "pointer": "Buffer", "i32": "std::int64_t", "i64": "std::int64_t", "tensormap": "TensorMap"
+}  # fmt: skip
+
+
+def _types(kernels: list[dict[str, Any]]) -> dict[str, str]:
+    """C++ types of parameters, in the kernel's order; of those that some variant takes."""
+    found: dict[str, str] = {}
+    for kernel in kernels:
+        found |= {p["name"]: CPP_TYPES[p["type"]] for p in kernel["parameters"]}
+    return {name: found[name] for name in kernels[0]["signature"] if name in found}
+
+
+def header(symbol: str, kernels: list[dict[str, Any]]) -> str:
+    """Traits and arguments of the kernel that all these variants are compiled from."""
+    traits = list(kernels[0]["traits"])
+    for kernel in kernels:
+        if list(kernel["traits"]) != traits:
+            raise ValueError(f"{kernel['name']}: its traits are not those of {kernels[0]['name']}")
+    types, known = _types(kernels), words()
+    own = [name for name in types if name not in known]
+    starts = ", ".join(
+        f"{name}(own.{name})" if name in own else f"{name}(words::{name}(p))" for name in types
+    )
+    of_traits = ", ".join(f"t[{i}].value" for i in range(len(traits)))
+    return (
+        "// Generated by aot/embed.py from the manifest.\n#pragma once\n\n"
+        '#include "families/family.hpp"\n#include "families/words.hpp"\n\n'
+        f"namespace convt::{symbol} {{\n\nextern const Family kFamily;\n\n"
+        f"struct Traits {{\n{''.join(f'  std::int64_t {name};{NEWLINE}' for name in traits)}}};\n\n"
+        "inline Traits traits(const Variant& variant) noexcept {\n"
+        "  [[maybe_unused]] const std::span<const Trait> t = variant.traits;\n"
+        f"  return {{{of_traits}}};\n}}\n\n"
+        "// Parameters that words.hpp does not know.\n"
+        f"struct Own {{\n{''.join(f'  {types[name]} {name};{NEWLINE}' for name in own)}}};\n\n"
+        "// Every run-time parameter, in the kernel's order.\nstruct Arguments {\n"
+        "  Arguments([[maybe_unused]] const Problem& p, [[maybe_unused]] const Own& own)\n"
+        f"      : {starts} {{}}\n\n"
+        "  void each(auto&& f) const {\n"
+        f"{''.join(f'    f({QUOTE}{name}{QUOTE}, {name});{NEWLINE}' for name in types)}  }}\n\n"
+        f"{''.join(f'  {kind} {name};{NEWLINE}' for name, kind in types.items())}}};\n\n"
+        f"}}  // namespace convt::{symbol}\n"
+    )
+
+
+def headers(document: dict[str, Any]) -> dict[str, str]:
+    """{path: text} of a header for each kernel of a manifest."""
+    by_symbol: dict[str, list[dict[str, Any]]] = {}
+    for kernel in document["kernels"]:
+        by_symbol.setdefault(kernel["symbol"], []).append(kernel)
+    return {f"families/{symbol}.hpp": header(symbol, k) for symbol, k in by_symbol.items()}
 
 
 def main() -> None:
@@ -104,10 +196,13 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    cpp, asm = embed(manifest.read(arguments.manifest), arguments.manifest.parent)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    cache.write_atomically(arguments.out / "registry_data.cpp", cpp.encode())
-    cache.write_atomically(arguments.out / "registry_data.S", asm.encode())
+    document = manifest.read(arguments.manifest)
+    cpp, asm = embed(document, arguments.manifest.parent)
+    files = {"registry_data.cpp": cpp, "registry_data.S": asm, **headers(document)}
+    for name, text in files.items():
+        path = arguments.out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cache.write_atomically(path, text.encode())
 
 
 if __name__ == "__main__":

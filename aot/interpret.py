@@ -8,13 +8,23 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 from triton.runtime import interpreter
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from aot.interpret_gluon import interpreted
+from aot.variants import TRITON_TYPES, all_variants
+from convt import _C
+
+TORCH_TYPES = {
+    "*fp32": torch.float32, "*fp16": torch.float16, "*bf16": torch.bfloat16,
+    "*i8": torch.int8, "*i32": torch.int32, "*i64": torch.int64,
+}  # fmt: skip
 
 _create_dot = interpreter.InterpreterBuilder.create_dot
 
@@ -65,20 +75,63 @@ def kernel_of(variant: dict[str, Any]) -> Any:
 def arguments_of(
     plan: Any, variant: dict[str, Any], x: Any, weight: Any, bias: Any, y: Any
 ) -> dict[str, Any]:
-    """Every argument of that function, compile-time ones included."""
+    """Every argument of a plan's main kernel, compile-time ones included; weight as it reads it."""
     # A bias of any address does where there is none: has_bias is 0, nothing reads it.
     tensors = {"x": x, "weight": weight, "bias": x if bias is None else bias, "y": y}
-    taken = {name: tensors[name] for name, _ in variant["parameters"] if name in tensors}
+    taken = {name: tensors[name] for name, *_ in variant["parameters"] if name in tensors}
     return {**taken, **plan.arguments, **variant["constants"]}
 
 
 def launch(plan: Any, variant: dict[str, Any], x: Any, weight: Any, bias: Any, y: Any) -> set[int]:
-    """Fill y as the GPU would; return the prefetched lines of x, of 128 bytes.
+    """Run a plan's main kernel alone; return the prefetched lines of x, of 128 bytes.
 
     plan: a `convt._C.Plan`; variant: its entry of `convt._C.variants()`. The tensors lie as the
-    launcher passes them: x and y dense in the plan's layout, weight packed, bias maybe None. Those
-    that the kernel does not take may be None.
+    kernel reads them: x and y dense in the plan's layout, weight in its order, bias maybe None.
     """
     with bf16_products(), prefetches(x) as lines:
         kernel_of(variant)[plan.grid](**arguments_of(plan, variant, x, weight, bias, y))
     return lines
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The tensors that a plan's steps see, by role."""
+
+    tensors: dict[str, Any]
+
+    def pointer(self, place: tuple[str, int], triton_type: str) -> Any:
+        """The memory at (role, bytes behind its start), as elements of a pointer type."""
+        role, offset = place
+        tensor = self.tensors["input" if self.tensors.get(role) is None else role]
+        if role != "workspace":
+            assert offset == 0
+            return tensor
+        dtype = TORCH_TYPES[triton_type]
+        end = offset + (tensor.nbytes - offset) // dtype.itemsize * dtype.itemsize
+        return tensor[offset:end].view(dtype)
+
+    def descriptor(self, spec: dict[str, Any], elements: str) -> TensorDescriptor:
+        base = self.pointer(spec["buffer"], elements)
+        return TensorDescriptor(base, spec["sizes"], spec["strides"], spec["box"])
+
+
+def run(plan: Any, x: Any, weight: Any, bias: Any, y: Any) -> None:
+    """Fill y as the GPU would, by every step of a plan.
+
+    x and weight lie as plan.problem says, y is dense in its layout, bias may be None. Memory that a
+    step does not initialise holds 0xA5 bytes.
+    """
+    described = {variant.name: variant for variant in all_variants()}
+    compiled = {variant["name"]: variant for variant in _C.variants()}
+    workspace = torch.full((plan.workspace_bytes,), 0xA5 - 256, dtype=torch.int8)
+    memory = Memory({"input": x, "weight": weight, "bias": bias, "output": y,
+                     "workspace": workspace})  # fmt: skip
+    for step in plan.steps:
+        types, variant = described[step["variant"]].type_of, compiled[step["variant"]]
+        elements = TRITON_TYPES[variant["dtype"]]
+        pointers = {n: memory.pointer(place, types(n)) for n, place in step["addresses"].items()}
+        maps = {n: memory.descriptor(spec, elements) for n, spec in step["maps"].items()}
+        arguments = {**pointers, **maps, **step["arguments"], **variant["constants"]}
+        read = next(t for t in (x, weight) if t is not None)
+        with bf16_products(), prefetches(read):
+            kernel_of(variant)[step["grid"]](**arguments)

@@ -1,8 +1,10 @@
-# Compiles aot/ into CONVT_REGISTRY_SOURCES: the variants' table and their images.
+# Compiles aot/ into CONVT_REGISTRY_SOURCES, the variants' table and their images, and headers of
+# their kernels' arguments in CONVT_GENERATED_FOLDER.
 # Images are kept by content hash beside the manifest, so a rebuild compiles only what changed.
 
 set(aot_folder ${PROJECT_BINARY_DIR}/aot)
 set(generated_folder ${PROJECT_BINARY_DIR}/generated)
+set(CONVT_GENERATED_FOLDER ${generated_folder})
 file(GLOB_RECURSE aot_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/aot/*.py)
 
 add_custom_command(
@@ -18,6 +20,7 @@ add_custom_command(
   COMMAND ${Python_EXECUTABLE} -m aot.embed --manifest ${aot_folder}/manifest.json --out ${generated_folder}
   WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
   DEPENDS ${aot_folder}/manifest.json ${PROJECT_SOURCE_DIR}/aot/embed.py
+          ${PROJECT_SOURCE_DIR}/csrc/families/words.hpp
   COMMENT "Embedding kernels"
   VERBATIM)
 

@@ -66,9 +66,10 @@ Problem describe(const Call& call) {
     if (aten::ndim(call.packed.get()) != 4 ||
         aten::dims(call.packed.get()) != aten::dims(call.weight.get())) [[unlikely]]
       throw InvalidArgument("conv_transpose2d: expected packed to have the size of weight");
+    problem = problem.with_weight(describe(call.packed.get()));
   }
   // As in ATen, which has no channels_last for these.
-  const bool cuda_double = problem.dtype == DType::other && aten::is_cuda(call.input.get());
+  const bool cuda_double = problem.dtype() == DType::other && aten::is_cuda(call.input.get());
   if (cuda_double || problem.output_numel() == 0) problem.layout = Layout::nchw;
   return problem;
 }
@@ -86,9 +87,9 @@ Tensor fallback(const Call& call, const Problem& problem) {
 void pack(Handle weight, Handle packed) {
   if (aten::is_cuda(weight)) {
     const std::int32_t device = aten::device_index(weight);
-    const Plan plan = plan_pack(describe(weight), device_target(device));
-    if (plan.variant)
-      return launch(plan, {.x = aten::data(weight), .y = aten::mutable_data(packed)}, device,
+    const Plan plan = plan_pack(describe(weight), device_gpu(device));
+    if (plan.served())
+      return launch(plan, {.weight = aten::data(weight), .y = aten::mutable_data(packed)}, device,
                     aten::current_stream(device));
   }
   aten::copy_into(packed, weight);
@@ -113,7 +114,6 @@ struct Answer {
   Dims sizes{}, strides{};       // of the output
   std::optional<Launch> launch;  // none: ATen answers, or the output is empty
   bool x_ready = false;          // operands that can be read where they are
-  bool weight_ready = false;
   bool bias_ready = false;
 };
 
@@ -124,12 +124,10 @@ Answer answer(const Call& call) {
   answer.sizes = {problem.batch, problem.out_channels, out.h, out.w};
   answer.strides = dense_strides(answer.sizes, problem.layout);
   const std::int32_t device = aten::device_index(call.input.get());
-  const Plan chosen = plan(problem, device_target(device));
-  if (!chosen.variant) return answer;
+  const Plan chosen = plan(problem, device_gpu(device));
+  if (!chosen.served()) return answer;
   answer.launch.emplace(chosen, device);
-  const Handle weight = call.packed ? call.packed.get() : call.weight.get();
   answer.x_ready = facts(call.input.get()).is_dense(problem.layout);
-  answer.weight_ready = facts(weight).is_dense(Layout::nhwc) && aten::is_aligned(weight);
   answer.bias_ready = !call.bias || aten::is_contiguous(call.bias.get());
   return answer;
 }
@@ -160,23 +158,26 @@ Tensor conv_transpose2d(const Call& call) {
   if (!answer.launch)
     return problem.output_numel() == 0 ? aten::empty(answer.sizes, answer.strides, input)
                                        : fallback(call, problem);
-  Handle x = input, weight = call.packed ? call.packed.get() : call.weight.get();
-  Handle bias = call.bias.get();
+  Handle x = input, bias = call.bias.get();
+  const Handle weight = call.packed ? call.packed.get() : call.weight.get();
   std::array<Tensor, 3> copies;
   if (!answer.x_ready) [[unlikely]]
     x = (copies[0] = aten::copy(x, problem.layout)).get();
-  if (!answer.weight_ready) [[unlikely]] {
-    copies[1] = aten::empty(aten::dims(weight), Layout::nhwc, weight);
-    pack(weight, copies[1].get());
-    weight = copies[1].get();
-  }
   if (!answer.bias_ready) [[unlikely]]
-    bias = (copies[2] = Tensor(aten::new_clone(bias))).get();
+    bias = (copies[1] = Tensor(aten::new_clone(bias))).get();
   Tensor y = aten::empty(answer.sizes, answer.strides, input);
+  void* workspace = nullptr;
+  if (const std::int64_t bytes = answer.launch->plan().workspace_bytes) {
+    // Elements of the input's dtype, as many as hold the bytes.
+    const std::int64_t count = (bytes + problem.element_bytes() - 1) / problem.element_bytes();
+    copies[2] = aten::empty({1, 1, 1, count}, Layout::nchw, input);
+    workspace = aten::mutable_data(copies[2].get());
+  }
   (*answer.launch)({.x = aten::data(x),
                     .weight = aten::data(weight),
                     .bias = bias ? aten::data(bias) : nullptr,
-                    .y = aten::mutable_data(y.get())},
+                    .y = aten::mutable_data(y.get()),
+                    .workspace = workspace},
                    aten::current_stream(aten::device_index(input)));
   return y;
 }

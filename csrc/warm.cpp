@@ -82,18 +82,20 @@ std::optional<Launch> launch_for(const Signature& call) {
         (other->dtype != input.dtype || other->device_type != input.device_type ||
          other->device_index != input.device_index))
       return {};
+  if (packed.ndim != weight.ndim) return {};
   try {
     const TensorDesc bias_desc = describe(bias);
     const Problem problem =
         Problem::of(describe(input), describe(weight), bias.ndim < 0 ? nullptr : &bias_desc,
-                    geometry, static_cast<Precision>(precision));
+                    geometry, static_cast<Precision>(precision))
+            .with_weight(describe(packed));
     if (packed.ndim != 4 || packed.sizes != weight.sizes || !packed.is_dense(Layout::nhwc) ||
         !packed.aligned || !input.is_dense(problem.layout) ||
         (bias.ndim == 1 && bias.strides[0] != 1 && bias.sizes[0] != 1) ||
         problem.output_numel() == 0)
       return {};
-    const Plan chosen = plan(problem, device_target(input.device_index));
-    if (chosen.variant) return Launch(chosen, input.device_index);
+    const Plan chosen = plan(problem, device_gpu(input.device_index));
+    if (chosen.served() && chosen.workspace_bytes == 0) return Launch(chosen, input.device_index);
   } catch (const std::exception&) {  // the op tells it better
   }
   return {};

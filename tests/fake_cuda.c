@@ -49,8 +49,53 @@ CUresult cuDeviceGet(CUdevice* device, int ordinal) {
 }
 CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice device) {
   const int arch = number("FAKE_CUDA_ARCH", 89);
-  *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? arch / 10 : arch % 10;
+  switch (attribute) {
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR:
+      *value = arch / 10;
+      break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR:
+      *value = arch % 10;
+      break;
+    case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:
+      *value = number("FAKE_CUDA_MULTIPROCESSORS", 128);
+      break;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR:
+      *value = 100 * 1024;
+      break;
+    case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR:
+      *value = 1536;
+      break;
+    case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR:
+      *value = 65536;
+      break;
+    case CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE:  // kHz
+      *value = 10501000;
+      break;
+    case CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH:  // bits
+      *value = 384;
+      break;
+    case CU_DEVICE_ATTRIBUTE_CLOCK_RATE:  // kHz
+      *value = 2520000;
+      break;
+    default:
+      return CUDA_ERROR_INVALID_VALUE;
+  }
   return call("cuDeviceGetAttribute", "%d %d", attribute, device);
+}
+CUresult cuDeviceGetName(char* name, int length, CUdevice device) {
+  snprintf(name, (size_t)length, "%s", "Fake GPU");
+  return call("cuDeviceGetName", "%d", device);
+}
+// The first words of a fake descriptor are what it was made of.
+CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t rank,
+                                void* address, const cuuint64_t* sizes, const cuuint64_t* strides,
+                                const cuuint32_t* box, const cuuint32_t* steps,
+                                CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
+                                CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill) {
+  (void)steps, (void)interleave, (void)promotion, (void)fill;
+  map->opaque[0] = (cuuint64_t)(size_t)address;
+  return call("cuTensorMapEncodeTiled", "%d %u %zu %zu %zu %u %d", type, rank, (size_t)address,
+              (size_t)sizes[0], (size_t)strides[0], box[0], swizzle);
 }
 CUresult cuCtxGetDevice(CUdevice* device) {
   *device = current;
@@ -106,7 +151,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
       extra[2] != CU_LAUNCH_PARAM_BUFFER_SIZE || extra[4] != CU_LAUNCH_PARAM_END)
     return CUDA_ERROR_INVALID_VALUE;
   const unsigned char* buffer = extra[1];
-  char text[2048] = "";
+  char text[8192] = "";
   for (size_t i = 0; i < *(size_t*)extra[3]; ++i) snprintf(text + 2 * i, 3, "%02x", buffer[i]);
   return call("cuLaunchKernel", "%u %u %u | %u %u %u | %u | %zu | on %d | %s", grid_x, grid_y,
               grid_z, block_x, block_y, block_z, shared, (size_t)stream, current, text);

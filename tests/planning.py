@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from convt import _C
 
@@ -64,6 +64,11 @@ class Layer:
         )
 
 
+def gpu(arch: int, kind: Literal["cubin", "ptx"] = "cubin") -> _C.Gpu:
+    """The usual GPU of an architecture, with that image; of an architecture of 0, none."""
+    return _C.Gpu.preset(str(arch)).with_image(arch, kind) if arch else _C.Gpu.none()
+
+
 HEADLINE = Layer(
     16, 32, 64, (64, 128), (3, 3), (5, 5), (1, 1), dilation=(2, 2), why="KernelBench level 1 #81"
 )
@@ -90,3 +95,18 @@ def parameter_layout(cubin: bytes) -> list[Slot]:
     word = [[int.from_bytes(part, "little") for part in record] for record in records]
     by_ordinal = {ordinal: Slot(offset, size >> 2) for ordinal, offset, size in word}
     return [by_ordinal[ordinal] for ordinal in sorted(by_ordinal)]
+
+
+def launcher_layout(variant: dict[str, Any]) -> list[Slot]:
+    """Where the launcher writes a variant's parameters: each on a multiple of its size."""
+    sizes = []
+    for _, type_, rank in variant["parameters"]:
+        # A TMA descriptor is followed by its tensor's sizes and strides.
+        sizes += [128 if type_ == "tensormap" else 4 if type_ == "i32" else 8]
+        sizes += [4] * rank + [8] * rank
+    slots, end = [], 0
+    for size in [*sizes, 8, 8]:  # and Triton's two scratch pointers
+        alignment = min(size, 64)
+        slots.append(Slot(-(-end // alignment) * alignment, size))
+        end = slots[-1].offset + size
+    return slots

@@ -12,7 +12,7 @@ import torch
 
 from convt import _C, _cli_bench, _cli_doctor, _cli_layer, _cli_machine
 from convt.cli import main
-from tests.planning import HEADLINE
+from tests.planning import HEADLINE, gpu
 from tests.test_launch import ARCH
 
 ON_ARCH = ["--arch", f"sm_{ARCH}"]
@@ -69,7 +69,7 @@ def test_plan_in_short_and_in_long_is_that_of_the_core(convt, layer):
     options = [*ON_ARCH, "--dilation", "2", "--precision", "tf32"]
     code, out, _ = convt(*LAYER, *layer, *options)
     problem = HEADLINE.problem(precision="tf32")
-    plan = _C.plan(problem, _C.Target(ARCH))
+    plan = _C.plan(problem, gpu(ARCH))
     assert code == 0
     assert out == f"{plan}\nfloor: {problem.min_bytes:,} bytes, {problem.flops:,.0f} flops\n"
 

@@ -135,7 +135,7 @@ def test_unknown_precision(precision):
 
 @pytest.mark.parametrize("arch", ["sm_", "ada", "8.9", True, 8.9, -89])
 def test_unknown_architecture(arch):
-    with pytest.raises(ValueError, match="expected arch to be like 'sm_89' or 89"):
+    with pytest.raises(ValueError, match="expected arch to be like 'sm_89' or 89, or one of A100"):
         convt.explain(**GOOD, arch=arch)
 
 

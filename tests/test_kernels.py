@@ -13,7 +13,7 @@ from triton.runtime.interpreter import InterpreterError
 from aot import interpret_gluon
 from aot.interpret import launch
 from convt import _C
-from tests.planning import Layer, variants
+from tests.planning import Layer, gpu, variants
 from tests.reference import DTYPES, assert_close, reference
 
 ARCH = 89 if 89 in _C.architectures("cubin") else _C.architectures("cubin")[0]
@@ -68,7 +68,7 @@ LAYERS = [
 
 
 def plan(layer, dtype="f32", precision="fp32", layout="nchw"):
-    return _C.plan(layer.problem(dtype, precision, layout), _C.Target(ARCH))
+    return _C.plan(layer.problem(dtype, precision, layout), gpu(ARCH))
 
 
 def run(chosen, layout, x, weight, bias, shape, dtype, held):
@@ -212,7 +212,7 @@ def test_dtype_and_precision_of_a_pixel_shuffle(dtype, precision, width):
     layer = Layer(2, 72, 24, (4, width), (2, 2), (2, 2), bias=True)
     chosen = plan(layer, dtype, precision)
     assert VARIANTS[chosen.variant]["family"] == "pixel_shuffle"
-    assert VARIANTS[chosen.variant]["aligned"] == (width == 8)
+    assert VARIANTS[chosen.variant]["traits"]["aligned"] == (width == 8)
     check(layer, dtype, precision)
 
 
@@ -256,7 +256,7 @@ def test_a_shallow_pixel_shuffle(layer, dtype, wgmma, monkeypatch):
     # Planned for many images, launched as two programs that take all pieces of a few.
     many = plan(replace(layer, batch=4000), dtype)
     variant = VARIANTS[many.variant]
-    assert (variant["family"], variant["aligned"]) == ("pixel_shuffle_shallow", True)
+    assert (variant["family"], variant["traits"]["aligned"]) == ("pixel_shuffle_shallow", True)
     items = many.arguments["items"] * layer.batch // 4000
     assert items > 2
     chosen = SimpleNamespace(
@@ -271,7 +271,7 @@ def test_a_shallow_pixel_shuffle(layer, dtype, wgmma, monkeypatch):
 def test_a_shallow_pixel_shuffle_of_odd_planes(stride):
     layer = Layer(2, 32, 24, (3, 35), (3, stride), (3, stride), bias=True)
     variant = VARIANTS[plan(layer).variant]
-    assert (variant["family"], variant["aligned"]) == ("pixel_shuffle_shallow", False)
+    assert (variant["family"], variant["traits"]["aligned"]) == ("pixel_shuffle_shallow", False)
     check(layer)
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from convt import _C
-from tests.planning import HEADLINE, Layer, parameter_layout, variants
+from tests.planning import HEADLINE, Layer, gpu, parameter_layout, variants
 
 ARCH = _C.architectures("cubin")[0]
 VARIANTS = variants()
-PLAN = _C.plan(HEADLINE.problem(), _C.Target(ARCH))
+PLAN = _C.plan(HEADLINE.problem().with_packed_weight(), gpu(ARCH))
 PARAMETERS = VARIANTS[PLAN.variant]["parameters"]
 SCRATCH = 2  # hidden pointers that Triton appends to every kernel
 
@@ -23,9 +23,9 @@ SCRATCH = 2  # hidden pointers that Triton appends to every kernel
 PRELUDE = """
 from convt import _C
 from tests.planning import HEADLINE, Layer
-plan = _C.plan(HEADLINE.problem(), _C.device_target(0))
+plan = _C.plan(HEADLINE.problem().with_packed_weight(), _C.device_gpu(0))
 """
-LAUNCH = PRELUDE + "_C.launch(plan, 1111, 2222, 3333, 4444, device=0, stream=77)\n"
+LAUNCH = PRELUDE + "_C.launch(plan, (1111, 2222, 3333, 4444, 0), device=0, stream=77)\n"
 
 
 @pytest.fixture
@@ -74,11 +74,11 @@ def test_a_launch_passes_the_plan_to_the_driver(run):
     buffer = bytes.fromhex(words)
     assert len(buffer) == layout[-1].offset + layout[-1].size
     got = [int.from_bytes(buffer[p.offset :][: p.size], "little") for p in layout]
-    assert got == [values[name] for name, _ in PARAMETERS] + [0] * SCRATCH
+    assert got == [values[name] for name, *_ in PARAMETERS] + [0] * SCRATCH
 
 
 def test_a_kernel_is_loaded_once_and_in_relaxed_capture_mode(run):
-    _, _, calls = run(LAUNCH + "_C.launch(plan, 1, 2, 3, 4, device=0, stream=0)\n")
+    _, _, calls = run(LAUNCH + "_C.launch(plan, (1, 2, 3, 4, 0), device=0, stream=0)\n")
     names = [name for name, _ in calls]
     assert names.count("cuLibraryLoadData") == 1
     assert names.count("cuLaunchKernel") == 2
@@ -89,7 +89,7 @@ def test_a_kernel_is_loaded_once_and_in_relaxed_capture_mode(run):
 
 
 def test_another_device_gets_its_own_context_and_the_same_library(run):
-    code, error, calls = run(LAUNCH + "_C.launch(plan, 1, 2, 3, 4, device=1, stream=0)\n")
+    code, error, calls = run(LAUNCH + "_C.launch(plan, (1, 2, 3, 4, 0), device=1, stream=0)\n")
     assert code == 0, error
     assert len(only(calls, "cuLibraryLoadData")) == 1
     assert only(calls, "cuKernelGetFunction") == ["on 0", "on 1"]
@@ -137,7 +137,7 @@ def test_a_failed_call_names_itself_and_the_error(run, call):
 @pytest.mark.parametrize("call", ["cuDevicePrimaryCtxRetain", "cuCtxPushCurrent"])
 def test_a_failed_context_switch_is_reported(run, call):
     code, error, _ = run(
-        PRELUDE + "_C.launch(plan, 1, 2, 3, 4, device=1, stream=0)", FAKE_CUDA_FAIL=call
+        PRELUDE + "_C.launch(plan, (1, 2, 3, 4, 0), device=1, stream=0)", FAKE_CUDA_FAIL=call
     )
     assert code != 0
     assert f"convt: {call} failed" in error
@@ -156,7 +156,7 @@ def test_a_load_that_failed_is_tried_again(run):
 import os
 for attempt in range(2):
     try:
-        _C.launch(plan, 1, 2, 3, 4, device=0)
+        _C.launch(plan, (1, 2, 3, 4, 0), device=0)
     except _C.DriverError:
         assert attempt == 0
         del os.environ["FAKE_CUDA_FAIL"]
@@ -168,7 +168,7 @@ for attempt in range(2):
 
 def test_no_driver_is_a_clear_error_only_where_one_is_needed(run):
     code, error, _ = run(
-        "from convt import _C\nassert _C.device_count() == 0\n_C.device_target(0)",
+        "from convt import _C\nassert _C.device_count() == 0\n_C.device_gpu(0)",
         CONVT_LIBCUDA="/nowhere/libcuda.so.1",
     )
     assert code != 0
@@ -179,7 +179,7 @@ FORK = """
 import os
 if child := os.fork():
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-_C.launch(plan, 1, 2, 3, 4, device=0)
+_C.launch(plan, (1, 2, 3, 4, 0), device=0)
 """
 
 
@@ -190,7 +190,7 @@ def test_cuda_in_a_forked_process_is_a_clear_error_if_the_parent_used_it(run):
     assert "use the 'spawn' start method" in error
     assert len(only(calls, "cuLaunchKernel")) == 1  # the parent's
     # Planning and importing are no use.
-    unused = PRELUDE.replace("_C.device_target(0)", f"_C.Target({ARCH})")
+    unused = PRELUDE.replace("_C.device_gpu(0)", f"_C.Gpu.preset('{ARCH}')")
     code, error, calls = run("import sys" + unused + FORK)
     assert code == 0, error
     assert len(only(calls, "cuLaunchKernel")) == 1
@@ -221,7 +221,7 @@ def test_a_newer_gpu_runs_ptx_unless_forbidden(run):
 
 
 def test_convt_arch_forces_an_architecture_and_rejects_nonsense(run):
-    code, error, _ = run(PRELUDE + f"assert plan.target.arch == {ARCH}", CONVT_ARCH=f"sm_{ARCH}")
+    code, error, _ = run(PRELUDE + f"assert plan.gpu.image[0] == {ARCH}", CONVT_ARCH=f"sm_{ARCH}")
     assert code == 0, error
     code, error, _ = run(PRELUDE, CONVT_ARCH="ada")
     assert code != 0
@@ -229,14 +229,14 @@ def test_convt_arch_forces_an_architecture_and_rejects_nonsense(run):
 
 
 def test_launching_a_plan_without_a_kernel_is_refused():
-    unserved = _C.plan(Layer(batch=0).problem(), _C.Target(ARCH))
+    unserved = _C.plan(Layer(batch=0).problem(), gpu(ARCH))
     with pytest.raises(_C.DriverError, match="launch needs a plan with a kernel"):
-        _C.launch(unserved, 0, 0, 0, 0, device=0)
+        _C.launch(unserved, (0, 0, 0, 0, 0), device=0)
 
 
 def test_device_index_is_checked():
     with pytest.raises(_C.DriverError, match=r"expected a device index in \[0, 64\), got 64"):
-        _C.device_target(64)
+        _C.device_gpu(64)
 
 
 # Calls past torch's dispatcher (csrc/warm.cpp), with the CPU's tensors taken for CUDA's.

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from aot.compile import parse_archs
-from aot.variants import Tile, all_variants
+from aot.variants import all_variants
 from convt import _C
-from tests.planning import parameter_layout, variants
+from tests.planning import launcher_layout, parameter_layout, variants
 
 ROOT = Path(__file__).parent.parent
 VARIANTS = variants()
+ARCHS = {variant.name: variant.archs for variant in all_variants()}
 SHARED_LIMIT = 99 * 1024  # what a block may use on sm_86, sm_89 and sm_120
 
 
@@ -38,16 +39,13 @@ def test_the_library_holds_exactly_the_listed_variants():
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
-def test_every_variant_has_an_image_for_every_architecture(name):
+def test_every_variant_has_an_image_for_every_architecture_that_it_names(name):
     for kind in ("cubin", "ptx"):
         archs = [image["arch"] for image in VARIANTS[name]["images"] if image["kind"] == kind]
-        assert archs == _C.architectures(kind)
+        assert archs == [arch for arch in _C.architectures(kind) if arch in ARCHS[name]]
     for image in VARIANTS[name]["images"]:
         if image["arch"] in (86, 89, 120):
             assert image["shared_bytes"] <= SHARED_LIMIT
-
-
-PTX_TYPES = {".u64": "pointer", ".u32": "i32"}
 
 
 @pytest.mark.skipif(not _C.architectures("ptx"), reason="built without sm_89")
@@ -57,24 +55,22 @@ def test_parameters_of_the_launcher_are_those_of_the_kernel(name):
     ptx = _C.image(name, 89, "ptx").decode()
     (entry,) = re.findall(r"\.entry (\w+)\((.*?)\)", ptx, re.S)
     assert entry[0] == variant["symbol"]
-    sizes = [8 if kind == "64" else 4 for kind in re.findall(r"\.param \.\w(\d+)", entry[1])]
-    ours = [4 if type_ == "i32" else 8 for _, type_ in variant["parameters"]]
-    assert sizes == [*ours, 8, 8]  # and Triton's two scratch pointers
+    sizes = []
+    for parameter in entry[1].split(","):
+        count = re.search(r"\[(\d+)\]", parameter)
+        sizes.append(
+            int(re.findall(r"\.[bu](\d+)", parameter)[0]) // 8 * int(count[1] if count else 1)
+        )
+    assert sizes == [slot.size for slot in launcher_layout(variant)]
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_parameters_of_the_launcher_are_where_every_cubin_reads_them(name):
-    parameters = VARIANTS[name]["parameters"]
-    # Pointers first, for only those change from call to call; then two that Triton appends.
-    types = [type_ for _, type_ in parameters]
-    assert types == sorted(types, key=lambda type_: type_ != "pointer")
-    expected, end = [], 0
-    for size in [*(4 if type_ == "i32" else 8 for type_ in types), 8, 8]:
-        offset = -(-end // size) * size  # a multiple of the size, as the launcher lays them out
-        expected.append((offset, size))
-        end = offset + size
-    for arch in _C.architectures("cubin"):
-        assert parameter_layout(_C.image(name, arch, "cubin")) == expected, arch
+    expected = launcher_layout(VARIANTS[name])
+    for image in VARIANTS[name]["images"]:
+        if image["kind"] == "cubin":
+            found = parameter_layout(_C.image(name, image["arch"], "cubin"))
+            assert found == expected, image["arch"]
 
 
 COMPILE_ONE = """
@@ -84,7 +80,7 @@ from aot import manifest
 from aot.compile import compile_all
 from aot.variants import all_variants
 out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path({folder!r})
-variants = [v for v in all_variants() if v.tile.out == 16][:2]
+variants = [v for v in all_variants() if v.constants.get('BLOCK_OUT') == 16][:2]
 manifest.write(out / 'manifest.json', '3.6.0', [89], compile_all(variants, [89], out, 1))
 """
 
@@ -176,16 +172,19 @@ write_atomically(Path({str(file)!r}), b"new")
 
 
 @pytest.mark.parametrize(
-    ("tile", "message"),
+    ("tile", "warps", "stages", "message"),
     [
-        (Tile(256, 256, 64, warps=4, stages=2), "spills registers"),
-        (Tile(128, 100, 32, warps=4, stages=2), "does not compile"),
-        (Tile(128, 128, 128, warps=8, stages=4), "too much shared memory"),
+        ((256, 256, 64), 4, 2, "spills registers"),
+        ((128, 100, 32), 4, 2, "does not compile"),
+        ((128, 128, 128), 8, 4, "too much shared memory"),
     ],
 )
-def test_an_unfit_kernel_stops_the_build_with_its_name_and_the_reason(tmp_path, tile, message):
-    plain = next(v for v in all_variants() if v.name.startswith("phase_f16_nhwc") and v.aligned)
-    bad = replace(plain, tile=tile)
+def test_an_unfit_kernel_stops_the_build_with_its_name_and_the_reason(
+    tmp_path, tile, warps, stages, message
+):
+    plain = next(v for v in all_variants() if v.name.startswith("phase_f16_nhwc_128x128"))
+    sizes = dict(zip(("BLOCK_PIXELS", "BLOCK_OUT", "BLOCK_IN"), tile, strict=True))
+    bad = replace(plain, constants={**plain.constants, **sizes}, warps=warps, stages=stages)
     code = (
         "from pathlib import Path\nfrom aot.compile import *\nfrom aot.variants import *\n"
         f"compile_image({bad!r}, 89, Path({str(tmp_path)!r}))"

@@ -306,7 +306,7 @@ def test_explain_without_a_gpu():
     assert str(on_cpu).startswith("ATen: no CUDA device")
     plans = [convt.explain(x, weight, bias, arch=arch, precision="fp32") for arch in ("sm_89", 89)]
     plans.append(convt.explain(x[0], weight, bias, arch="89", precision="fp32"))
-    assert all(plan.served and plan.target.arch == 89 for plan in plans)
+    assert all(plan.served and plan.gpu.arch == 89 for plan in plans)
     assert plans[0].problem == plans[1].problem
     assert plans[2].problem.batch == 1
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from aot.interpret import launch
+from aot.interpret import run
 from convt import _C
-from tests.planning import variants
+from tests.planning import gpu, variants
 
 ARCH = _C.architectures("cubin")[0]
 VARIANTS = variants()
@@ -24,7 +24,7 @@ WEIGHTS = {
 
 def plan_of(weight, dtype="f32", arch=ARCH):
     desc = (tuple(weight.shape), weight.stride(), dtype, True)
-    return _C.plan_pack(desc, _C.Target(arch))
+    return _C.plan_pack(desc, gpu(arch))
 
 
 @pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
@@ -34,23 +34,24 @@ def test_kernel_packs(weight, dtype, torch_dtype):
     chosen = plan_of(storage, dtype)
     rows, out, kernel_h, kernel_w = storage.shape
     y = torch.full((rows, kernel_h, kernel_w, out), float("nan"), dtype=torch_dtype)
-    launch(chosen, VARIANTS[chosen.variant], storage, None, None, y)
+    run(chosen, None, storage, None, y)
     assert torch.equal(y, storage.permute(0, 2, 3, 1))
 
 
 def test_kernel_reads_strides_of_64_bits():
     plan = plan_of(torch.empty(1, 2, 2**15, 2**15, device="meta"))
     assert plan.served
-    assert plan.arguments["x_n"] == 2**31
-    types = dict(VARIANTS[plan.variant]["parameters"])
-    assert {types[name] for name in ("x_n", "x_c", "x_h", "x_w")} == {"i64"}
+    assert plan.arguments["weight_in"] == 2**31
+    types = {name: type_ for name, type_, _ in VARIANTS[plan.variant]["parameters"]}
+    strides = [f"weight_{name}" for name in ("in", "out", "d", "h", "w")]
+    assert {types[name] for name in strides} == {"i64"}
 
 
 @pytest.mark.parametrize(
     ("weight", "dtype", "arch", "reason"),
     [
-        (torch.empty(3, 3, 3), "f32", ARCH, "only 4-dimensional"),
-        (torch.empty(3, 3, 3, 3), "other", ARCH, "only 4-dimensional fp32, fp16 and bf16"),
+        (torch.empty(3, 3), "f32", ARCH, "of 3 to 5 dimensions"),
+        (torch.empty(3, 3, 3, 3), "other", ARCH, "only fp32, fp16 and bf16"),
         (torch.empty(3, 3, 3, 3), "f32", 0, "have a kernel that packs them"),
         (torch.empty(0, 3, 3, 3), "f32", ARCH, "its size does not fit one grid"),
         (torch.empty(2**24, 1, 2**9, 2**9, device="meta"), "f32", ARCH, "does not fit one grid"),
@@ -69,7 +70,7 @@ def test_no_layer_is_planned_on_it():
         weight = ((8, 8, 3, 3), (72, 9, 3, 1), dtype, True)
         one = (1, 1)
         problem = _C.problem_of(desc, weight, None, one, (0, 0), (0, 0), one, 1, "fp16")
-        assert VARIANTS[_C.plan(problem, _C.Target(ARCH)).variant]["family"] != "pack"
+        assert VARIANTS[_C.plan(problem, gpu(ARCH)).variant]["family"] != "pack"
 
 
 @pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from convt import _C
-from tests.planning import HEADLINE, Layer, variants
+from tests.planning import HEADLINE, Layer, gpu, variants
 
 DENSE = Layer(2, 32, 64, (8, 16), (4, 4), (2, 2), (1, 1), why="four taps per output")
 ARCH = _C.architectures("cubin")[0]
@@ -17,7 +17,7 @@ VARIANTS = variants()
 
 
 def plan(layer, arch=ARCH, kind="cubin", **problem):
-    return _C.plan(layer.problem(**problem), _C.Target(arch, kind))
+    return _C.plan(layer.problem(**problem), gpu(arch, kind))
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
@@ -265,27 +265,31 @@ def test_what_no_kernel_serves_goes_to_aten_with_the_reason(layer, problem, reas
 
 def test_vectors_need_aligned_tensors_and_channels():
     layer = Layer(2, 64, 64, (32, 32))
-    assert VARIANTS[plan(layer, layout="nhwc").variant]["aligned"]
-    assert not VARIANTS[plan(layer, layout="nhwc", aligned=False).variant]["aligned"]
+    assert VARIANTS[plan(layer, layout="nhwc").variant]["traits"]["aligned"]
+    assert not VARIANTS[plan(layer, layout="nhwc", aligned=False).variant]["traits"]["aligned"]
     odd = replace(layer, in_channels=66, out_channels=66)
-    assert not VARIANTS[plan(odd, layout="nhwc").variant]["aligned"]
+    assert not VARIANTS[plan(odd, layout="nhwc").variant]["traits"]["aligned"]
     # Eight fp16 lanes in a group: 64 channels in 16 groups have four.
     grouped = replace(layer, groups=16)
-    assert not VARIANTS[plan(grouped, layout="nhwc", dtype="f16").variant]["aligned"]
-    assert VARIANTS[plan(grouped, layout="nhwc", dtype="f32").variant]["aligned"]
+    assert not VARIANTS[plan(grouped, layout="nhwc", dtype="f16").variant]["traits"]["aligned"]
+    assert VARIANTS[plan(grouped, layout="nhwc", dtype="f32").variant]["traits"]["aligned"]
 
 
 def test_offsets_are_64_bit_only_where_an_image_needs_them():
     big_batch = Layer(512, 64, 64, (256, 256), (2, 2), (2, 2), why="2^33 outputs, 2^24 an image")
     big_image = Layer(1, 64, 64, (4096, 4096), (4, 4), (2, 2), why="2^32 outputs in one image")
-    assert not VARIANTS[plan(big_batch).variant]["wide"]
-    assert VARIANTS[plan(big_image).variant]["wide"]
+
+    def wide(layer):
+        return VARIANTS[plan(layer).variant]["traits"].get("wide", 0)
+
+    assert not wide(big_batch)
+    assert wide(big_image)
     one_tap = replace(big_image, kernel=(2, 2))
-    assert not VARIANTS[plan(one_tap).variant]["wide"]  # its programs start from a channel's plane
+    assert not wide(one_tap)  # its programs start from a channel's plane
     huge_planes = replace(one_tap, size=(2**14, 2**14))
-    assert VARIANTS[plan(huge_planes).variant]["wide"]
+    assert wide(huge_planes)
     far_taps = Layer(1, 64, 64, (2, 2**14), (2**12, 1), why="taps begin 2^12 rows past the image")
-    assert VARIANTS[plan(far_taps).variant]["wide"]
+    assert wide(far_taps)
 
 
 @pytest.mark.parametrize(
@@ -300,13 +304,12 @@ def test_offsets_are_64_bit_only_where_an_image_needs_them():
     ],
 )
 def test_target_selection(arch, force, jit, expected):
-    target = _C.select_target(arch, force, jit)
-    assert (target.arch, target.kind) == expected
+    assert _C.select_target(arch, force, jit) == expected
 
 
 def test_architecture_specific_cubins_do_not_load_elsewhere():
     # sm_90 code is compiled for sm_90a; it would fail to load on a (hypothetical) 9.1.
-    assert _C.select_target(91, 0, False).arch == 0
+    assert _C.select_target(91, 0, False)[0] == 0
 
 
 def expected_arguments(layer):

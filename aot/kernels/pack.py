@@ -6,19 +6,21 @@ import triton.language as tl
 
 @triton.jit
 def pack(
-    x,  # [groups * group_in, group_out, kernel_h, kernel_w] with any strides
-    y,  # [groups * group_in, kernel_h, kernel_w, group_out], dense
+    weight,  # [in_channels, group_out, kernel_d, kernel_h, kernel_w] with any strides
+    packed,  # [in_channels, kernel_d, kernel_h, kernel_w, group_out], dense
     group_out,
+    kernel_d,
     kernel_h,
     kernel_w,
-    x_n,
-    x_c,
-    x_h,
-    x_w,
+    weight_in,
+    weight_out,
+    weight_d,
+    weight_h,
+    weight_w,
     BLOCK_TAPS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    taps = kernel_h * kernel_w
+    taps = kernel_d * kernel_h * kernel_w
     out_tiles = tl.cdiv(group_out, BLOCK_OUT)
     tap_tiles = tl.cdiv(taps, BLOCK_TAPS)
     program = tl.program_id(0)
@@ -28,6 +30,7 @@ def pack(
     row = (program // tap_tiles).to(tl.int64)
     inside = (tap < taps) & (out < group_out)
     # Loads are strided, stores are not; a tile's loads fill whole lines, which L1 keeps.
-    source = row * x_n + out * x_c + tap // kernel_w * x_h + tap % kernel_w * x_w
-    value = tl.load(x + source, mask=inside)
-    tl.store(y + (row * taps + tap) * group_out + out, value, mask=inside)
+    tap_h = tap // kernel_w
+    of_tap = tap_h // kernel_h * weight_d + tap_h % kernel_h * weight_h + tap % kernel_w * weight_w
+    value = tl.load(weight + row * weight_in + out * weight_out + of_tap, mask=inside)
+    tl.store(packed + (row * taps + tap) * group_out + out, value, mask=inside)

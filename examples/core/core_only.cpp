@@ -57,25 +57,24 @@ std::vector<float> random(std::int64_t count) {
 std::vector<double> reference(const convt::Problem& p, const std::vector<float>& x,
                               const std::vector<float>& weight, const std::vector<float>& bias) {
   const auto [out_h, out_w] = p.out();
-  const convt::Geometry& g = p.geometry;
   std::vector<double> y(static_cast<std::size_t>(p.output_numel()));
   for (std::size_t i = 0; i < y.size(); ++i)
     y[i] = bias[i / static_cast<std::size_t>(out_h * out_w) %
                 static_cast<std::size_t>(p.out_channels)];
   for (std::int64_t n = 0; n < p.batch; ++n)
     for (std::int64_t c = 0; c < p.in_channels; ++c)
-      for (std::int64_t h = 0; h < p.in.h; ++h)
-        for (std::int64_t w = 0; w < p.in.w; ++w)
-          for (std::int64_t kh = 0; kh < p.kernel.h; ++kh)
-            for (std::int64_t kw = 0; kw < p.kernel.w; ++kw)
+      for (std::int64_t h = 0; h < p.h.in; ++h)
+        for (std::int64_t w = 0; w < p.w.in; ++w)
+          for (std::int64_t kh = 0; kh < p.h.kernel; ++kh)
+            for (std::int64_t kw = 0; kw < p.w.kernel; ++kw)
               for (std::int64_t k = 0; k < p.out_channels; ++k) {
-                const std::int64_t oh = h * g.stride.h - g.padding.h + kh * g.dilation.h;
-                const std::int64_t ow = w * g.stride.w - g.padding.w + kw * g.dilation.w;
+                const std::int64_t oh = h * p.h.stride - p.h.padding + kh * p.h.dilation;
+                const std::int64_t ow = w * p.w.stride - p.w.padding + kw * p.w.dilation;
                 if (oh < 0 || oh >= out_h || ow < 0 || ow >= out_w) continue;
-                const std::int64_t from = ((n * p.in_channels + c) * p.in.h + h) * p.in.w + w;
+                const std::int64_t from = ((n * p.in_channels + c) * p.h.in + h) * p.w.in + w;
                 const std::int64_t to = ((n * p.out_channels + k) * out_h + oh) * out_w + ow;
                 const std::int64_t tap =
-                    ((c * p.kernel.h + kh) * p.kernel.w + kw) * p.out_channels + k;
+                    ((c * p.h.kernel + kh) * p.w.kernel + kw) * p.out_channels + k;
                 y[static_cast<std::size_t>(to)] += double{x[static_cast<std::size_t>(from)]} *
                                                    weight[static_cast<std::size_t>(tap)];
               }
@@ -121,22 +120,22 @@ int main() {
   problem.batch = 2;
   problem.in_channels = 32;
   problem.out_channels = 16;
-  problem.in = {9, 12};
-  problem.kernel = {3, 3};
-  problem.geometry = {
-      .stride = {5, 5}, .padding = {1, 1}, .output_padding = {}, .dilation = {2, 2}};
-  problem.precision = convt::Precision::fp32;
+  problem.h = {.in = 9, .kernel = 3, .stride = 5, .padding = 1, .dilation = 2};
+  problem.w = {.in = 12, .kernel = 3, .stride = 5, .padding = 1, .dilation = 2};
+  problem.math = convt::Math::fp32;
   problem.bias = true;
   problem.validate();
+  problem = problem.with_packed_weight();  // [in, kh, kw, out], as below
 
   if (convt::device_count() == 0) {
     const int arch = convt::architectures(convt::ImageKind::cubin).front();
-    std::cout << convt::plan(problem, {.arch = arch}).str() << "\nno CUDA device: planned only\n";
+    const convt::Gpu gpu = convt::Gpu::preset(std::to_string(arch)).value();
+    std::cout << convt::plan(problem, gpu).str() << "\nno CUDA device: planned only\n";
     return 0;
   }
   const int device = 0;
-  const convt::Plan plan = convt::plan(problem, convt::device_target(device));
+  const convt::Plan plan = convt::plan(problem, convt::device_gpu(device));
   std::cout << plan.str() << '\n';
-  if (!plan.variant) return 1;  // this build has no kernel for the device, as the plan says
+  if (!plan.served()) return 1;  // this build has no kernel for the device, as the plan says
   return run(plan, device) ? 0 : 1;
 }

@@ -93,7 +93,7 @@ def check_jit(devices: list[machine.Device]) -> Check:
     """Never a problem: PTX is slower at its first use only."""
     if not devices:
         return Check("JIT", "skipped", "no GPU")
-    compiled = [str(d.index) for d in devices if d.target is not None and d.target.kind == "ptx"]
+    compiled = [str(d.index) for d in devices if d.target is not None and d.target[1] == "ptx"]
     if not compiled:
         return Check("JIT", "ok", "not needed")
     text = f"the driver compiles at first use on device {', '.join(compiled)}; convt.preload() "

@@ -102,19 +102,23 @@ def plan_of(layer: Layer, arch: str | None) -> _C.Plan:
             *layer.meta_tensors(), **layer.geometry, precision=layer.precision, arch=arch
         )
         if arch is None and _C.device_count() > 0:
-            plan = _C.plan(plan.problem, _C.device_target(0))
+            plan = _C.plan(plan.problem, _C.device_gpu(0))
     except (RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise UserError(str(error)) from error
     return plan
 
 
 def plan_json(plan: _C.Plan) -> dict[str, Any]:
-    target = {"arch": plan.target.arch, "kind": plan.target.kind} if plan.target.arch else None
+    arch, kind = plan.gpu.image
     return {
         "served": plan.served,
         "variant": plan.variant,
         "reason": plan.reason,
-        "target": target,
+        "config": plan.config,
+        "gpu": plan.gpu.name or None,
+        "target": {"arch": arch, "kind": kind} if arch else None,
+        "microseconds": plan.microseconds,
+        "best": plan.best,
         "grid": plan.grid if plan.served else None,
         "problem": {name: getattr(plan.problem, name) for name in _PROBLEM},
     }

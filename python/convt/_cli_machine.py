@@ -24,7 +24,7 @@ class Device:
     index: int
     name: str | None  # None if torch cannot tell
     arch: int | None  # None if the driver cannot tell
-    target: _C.Target | None  # None: ATen runs everything
+    target: tuple[int, str] | None  # of its image; None: ATen runs everything
     reason: str
     mend: str | None  # how to get a target, if there is none
 
@@ -36,7 +36,8 @@ class Device:
     def runs(self) -> str:
         if self.target is None:
             return "ATen"
-        return f"sm_{self.target.arch} {'cubin' if self.target.kind == 'cubin' else 'PTX'}"
+        arch, kind = self.target
+        return f"sm_{arch} {'cubin' if kind == 'cubin' else 'PTX'}"
 
 
 def driver_error() -> str | None:
@@ -76,11 +77,11 @@ def _device(index: int) -> Device:
         mend = f"does nvidia-smi show device {index} in working order?"
         return Device(index, name, None, None, str(error), mend)
     try:
-        target = _C.device_target(index)
+        target = _C.device_gpu(index).image
     except _C.DriverError as error:  # CONVT_ARCH is nonsense
         mend = "set CONVT_ARCH to an architecture like sm_89, or unset it"
         return Device(index, name, arch, None, str(error), mend)
-    if target.arch:
+    if target[0]:
         return Device(index, name, arch, target, _why(arch, target), None)
     return Device(index, name, arch, None, *_why_not(arch))
 
@@ -92,18 +93,19 @@ def _name(index: int) -> str | None:
         return None
 
 
-def _why(arch: int, target: _C.Target) -> str:
+def _why(arch: int, target: tuple[int, str]) -> str:
+    built, kind = target
     forced = ", as CONVT_ARCH demands" if os.environ.get("CONVT_ARCH") else ""
-    if target.kind == "ptx":
+    if kind == "ptx":
         return f"the driver compiles it for sm_{arch} at first use and keeps the result{forced}"
-    if target.arch == arch:
+    if built == arch:
         return f"compiled for this architecture{forced}"
-    return f"sm_{target.arch} code runs on sm_{arch}{forced}"
+    return f"sm_{built} code runs on sm_{arch}{forced}"
 
 
 def _why_not(arch: int) -> tuple[str, str]:
     """Why a device has no target, and how to mend it."""
-    if _C.select_target(arch).arch:  # without the environment there is one
+    if _C.select_target(arch)[0]:  # without the environment there is one
         names = [name for name in ("CONVT_ARCH", "CONVT_JIT") if os.environ.get(name)]
         settings = " ".join(f"{name}={os.environ[name]}" for name in names)
         return f"{settings} forbids every image that sm_{arch} runs", f"unset {' '.join(names)}"

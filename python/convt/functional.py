@@ -90,14 +90,15 @@ def explain(
     Nothing is run and no data is read, so tensors may be on any device, "meta" included.
 
     Args:
-        arch: plan for this architecture ("sm_89" or 89) and not for input's device. Takes no
-            notice of CONVT_ARCH and CONVT_JIT.
+        arch: plan for this GPU ("RTX 4090"), or for the usual one of an architecture ("sm_89" or
+            89), and not for input's device. Takes no notice of CONVT_ARCH and CONVT_JIT.
 
     Returns:
-        A value that prints itself; `served`, `variant`, `reason`, `grid`, `problem`, `target`.
+        A value that prints itself; `served`, `config`, `reason`, `steps`, `microseconds`, `best`,
+        `problem`, `gpu`.
 
     Raises:
-        As conv_transpose2d. ValueError: arch is not an architecture.
+        As conv_transpose2d. ValueError: arch is no GPU that is known.
     """
     _check_input(input)
     _check_tensors(weight, bias)
@@ -108,7 +109,7 @@ def explain(
     aligned = input.is_meta or input.data_ptr() % 16 == 0
     value = torch_precision(geometry) if precision is None else precision_value(precision)
     problem = ops.problem(input, weight, bias, geometry, value, aligned=aligned)
-    return _C.plan(problem, _target(arch, input.device))
+    return _C.plan(problem, _gpu(arch, input.device))
 
 
 def preload(device: torch.device | str | int | None = None) -> int:
@@ -300,11 +301,15 @@ def _autocast(
     return cast(input), cast(weight), None if bias is None else cast(bias)
 
 
-def _target(arch: str | int | None, device: torch.device) -> _C.Target:
+def _gpu(arch: str | int | None, device: torch.device) -> _C.Gpu:
     if arch is None:
-        # No image runs on architecture 0, so that the plan says ATen.
-        return _C.device_target(device.index) if device.type == "cuda" else _C.Target(0)
-    digits = arch.removeprefix("sm_") if isinstance(arch, str) else str(arch)
-    if isinstance(arch, bool) or not digits.isdecimal():
-        raise ValueError(f"explain: expected arch to be like 'sm_89' or 89, got {arch!r}")
-    return _C.select_target(int(digits))
+        return _C.device_gpu(device.index) if device.type == "cuda" else _C.Gpu.none()
+    try:
+        if isinstance(arch, bool):
+            raise ValueError
+        return _C.Gpu.preset(str(arch))
+    except ValueError:
+        raise ValueError(
+            f"explain: expected arch to be like 'sm_89' or 89, or one of {_C.Gpu.presets()}, "
+            f"got {arch!r}"
+        ) from None

@@ -120,5 +120,5 @@ def _plan(layer: Any, input: Tensor) -> str:
         stride, padding, output_padding, layer.groups, dilation, precision=layer.precision,
     )  # fmt: skip
     if _C.device_count() > 0:
-        plan = _C.plan(plan.problem, _C.device_target(0))
+        plan = _C.plan(plan.problem, _C.device_gpu(0))
     return plan.variant or f"ATen: {plan.reason}"

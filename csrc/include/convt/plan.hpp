@@ -1,54 +1,46 @@
-// plan(problem, target): which precompiled kernel answers a problem. Pure: no CUDA call, no
-// environment, no state.
+// plan(problem, gpu): what answers a problem. Pure: no CUDA call, no environment, no state.
 #pragma once
 
-#include <array>
 #include <cstdint>
-#include <span>
 #include <string>
+#include <vector>
 
+#include "convt/config.hpp"
 #include "convt/export.hpp"
+#include "convt/gpu.hpp"
 #include "convt/problem.hpp"
-#include "convt/registry.hpp"
+#include "convt/step.hpp"
 
 namespace convt {
 
-struct Grid {
-  std::uint32_t x = 0;
-  std::uint32_t y = 1;
-  std::uint32_t z = 1;
-};
-
-// A kernel image to plan for: `arch` as in sm_89, and whether the driver must compile its PTX.
-struct Target {
-  int arch = 0;
-  ImageKind kind = ImageKind::cubin;
-};
-
-// Values of every integer kernel parameter, indexed by Param. A kernel takes those it declares.
-using Arguments = std::array<std::int64_t, kParamCount>;
-
 struct Plan {
   Problem problem;
-  Target target;
-  const Variant* variant = nullptr;  // null: ATen answers
-  const char* reason = "";           // why this variant, or why ATen; a literal
-  Grid grid;
-  // Programs that run at once on the smallest common GPU of the architecture.
-  std::int64_t resident = 0;
-  Arguments arguments{};
+  Gpu gpu;
+  Config config;            // ATen where there are no steps
+  std::vector<Step> steps;  // launches, one after another in a stream
+  std::int64_t workspace_bytes = 0;
+  double microseconds = 0;      // modelled or measured
+  std::string reason;           // why this config
+  std::vector<Candidate> best;  // what was weighed, the first three
 
+  bool served() const noexcept { return !steps.empty(); }
+  // The step of `config`; the plan must be served.
+  CONVT_EXPORT const Step& main() const noexcept;
   CONVT_EXPORT std::string str() const;
 };
 
-// Why no kernel of `family` serves `problem`, as a literal; null when one does.
-CONVT_EXPORT const char* unsupported(Family family, const Problem& problem) noexcept;
+// Every config that serves `problem`, over all families and ATen, the quickest first.
+CONVT_EXPORT std::vector<Candidate> candidates(const Problem& problem, const Gpu& gpu);
 
-// The best variant for `problem` on `target`; never throws for a valid problem.
-CONVT_EXPORT Plan plan(const Problem& problem, const Target& target);
+// The plan of a measured record's config if there is one, else of the first candidate; never throws
+// for a valid problem.
+CONVT_EXPORT Plan plan(const Problem& problem, const Gpu& gpu);
 
-// How `weight` is packed: copied from Pointers::x to y, in channels_last memory. Its problem is a
-// layer with that weight. No variant: a kernel for it is missing, let torch copy it.
-CONVT_EXPORT Plan plan_pack(const TensorDesc& weight, const Target& target);
+// The plan of that config. Throws InvalidArgument, saying why, where it does not serve the problem.
+CONVT_EXPORT Plan plan_with(const Problem& problem, const Gpu& gpu, const Config& config);
+
+// How a weight is packed: from Pointers::weight to Pointers::y, as Problem::weight_is_packed()
+// says. Not served where a kernel for it is missing: let torch copy it.
+CONVT_EXPORT Plan plan_pack(const TensorDesc& weight, const Gpu& gpu);
 
 }  // namespace convt

@@ -1,10 +1,12 @@
 // A transposed convolution, described by plain integers: no torch, no CUDA.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
 
+#include "convt/axis.hpp"
 #include "convt/export.hpp"
 
 namespace convt {
@@ -25,13 +27,24 @@ enum class Layout : std::uint8_t { nchw, nhwc };
 //   fp16: operands rounded to fp16
 enum class Precision : std::uint8_t { fp32, tf32, fp16 };
 
+// The dtype together with how it is multiplied: fp32, tf32 and fp16 are products of fp32 tensors.
+enum class Math : std::uint8_t { fp32, tf32, fp16, f16, bf16, other };
+
+CONVT_EXPORT Math math_of(DType dtype, Precision precision) noexcept;
+CONVT_EXPORT DType dtype_of(Math math) noexcept;
+CONVT_EXPORT Precision precision_of(Math math) noexcept;  // fp16 for 16-bit types
+// Bytes of an element.
+constexpr std::int64_t element_bytes(Math math) noexcept {
+  return math == Math::f16 || math == Math::bf16 ? 2 : 4;
+}
+
 struct Pair {
   std::int64_t h = 0;
   std::int64_t w = 0;
   bool operator==(const Pair&) const = default;
 };
 
-// Arguments of the op besides its tensors, with torch's defaults.
+// Arguments of the two-dimensional op besides its tensors, with torch's defaults.
 struct Geometry {
   Pair stride{1, 1};
   Pair padding{0, 0};
@@ -50,38 +63,52 @@ struct TensorDesc {
   bool aligned = true;  // the data starts on a 16-byte boundary
 };
 
+// A layer on an input. It always has three axes: those that the caller did not give have input,
+// kernel and stride of 1, so that a kernel for three axes serves one and two of them as well.
 struct Problem {
+  int dims = 2;  // axes that the caller gave: w, then h, then d
   std::int64_t batch = 1;
   std::int64_t in_channels = 1;
   std::int64_t out_channels = 1;
-  Pair in;      // input height and width
-  Pair kernel;  // kernel height and width
-  Geometry geometry;
-  DType dtype = DType::f32;
+  std::int64_t groups = 1;
+  Axis d, h, w;
+  Math math = Math::tf32;
   Layout layout = Layout::nchw;
-  Precision precision = Precision::tf32;
   bool bias = false;
   bool aligned = true;  // the input starts on a 16-byte boundary
+  // Strides of the weight [in_channels, out_channels / groups, d, h, w], in elements.
+  std::array<std::int64_t, 5> weight{};
+  bool weight_aligned = true;  // the weight starts on a 16-byte boundary
 
   bool operator==(const Problem&) const = default;
 
   // Output height and width; torch's formula.
-  CONVT_EXPORT Pair out() const noexcept;
-  std::int64_t group_in() const noexcept { return in_channels / geometry.groups; }
-  std::int64_t group_out() const noexcept { return out_channels / geometry.groups; }
-  std::int64_t input_numel() const noexcept { return batch * in_channels * in.h * in.w; }
-  std::int64_t weight_numel() const noexcept {
-    return in_channels * group_out() * kernel.h * kernel.w;
+  Pair out() const noexcept { return {h.out(), w.out()}; }
+  DType dtype() const noexcept { return dtype_of(math); }
+  Precision precision() const noexcept { return precision_of(math); }
+  std::int64_t element_bytes() const noexcept { return convt::element_bytes(math); }
+  std::int64_t group_in() const noexcept { return in_channels / groups; }
+  std::int64_t group_out() const noexcept { return out_channels / groups; }
+  std::int64_t taps() const noexcept { return d.kernel * h.kernel * w.kernel; }
+  std::int64_t input_numel() const noexcept { return batch * in_channels * d.in * h.in * w.in; }
+  std::int64_t weight_numel() const noexcept { return in_channels * group_out() * taps(); }
+  std::int64_t output_numel() const noexcept {
+    return batch * out_channels * d.out() * h.out() * w.out();
   }
-  CONVT_EXPORT std::int64_t output_numel() const noexcept;
   // Each input read once, each output written once: the memory floor, in bytes.
   CONVT_EXPORT std::int64_t min_bytes() const noexcept;
   // Multiply-adds of taps that exist, times two (taps cropped by padding included).
   CONVT_EXPORT double flops() const noexcept;
-
-  // How products have to be made: as `precision` says, but fp32's instead of TF32's where those buy
-  // no time, or where cuDNN does not use them even if it may.
-  CONVT_EXPORT Precision needed_precision() const noexcept;
+  // How products have to be made: as `math` says, but fp32's instead of TF32's where those buy no
+  // time, or where cuDNN does not use them even if it may.
+  CONVT_EXPORT Math needed_math() const noexcept;
+  // Whether the weight lies as [in_channels, d, h, w, out_channels / groups], densely and on a
+  // 16-byte boundary: what kernels of the weight order `channels_last` read.
+  CONVT_EXPORT bool weight_is_packed() const noexcept;
+  // This problem with a weight of torch's sizes that lies as `tensor` tells.
+  CONVT_EXPORT Problem with_weight(const TensorDesc& tensor) const;
+  // This problem with a packed weight.
+  CONVT_EXPORT Problem with_packed_weight() const noexcept;
 
   // Throws InvalidArgument unless torch would accept these numbers.
   CONVT_EXPORT void validate() const;
@@ -92,10 +119,16 @@ struct Problem {
   CONVT_EXPORT static Problem of(const TensorDesc& input, const TensorDesc& weight,
                                  const TensorDesc* bias, const Geometry& geometry,
                                  Precision precision);
+  // The same for one to three dimensions. `settings` says stride, padding, output_padding and
+  // dilation of the axes d, h, w; their sizes are taken from the tensors.
+  CONVT_EXPORT static Problem of(const TensorDesc& input, const TensorDesc& weight,
+                                 const TensorDesc* bias, const std::array<Axis, 3>& settings,
+                                 std::int64_t groups, Precision precision);
 };
 
 CONVT_EXPORT const char* name(DType dtype) noexcept;
 CONVT_EXPORT const char* name(Layout layout) noexcept;
 CONVT_EXPORT const char* name(Precision precision) noexcept;
+CONVT_EXPORT const char* name(Math math) noexcept;
 
 }  // namespace convt

@@ -12,56 +12,34 @@
 
 namespace convt {
 
-enum class Family : std::uint8_t {
-  pack,
-  phase,
-  pixel_shuffle,
-  pixel_shuffle_shallow,
-  single_tap_nchw,
-  single_tap_nhwc
-};
-
 enum class ImageKind : std::uint8_t { cubin, ptx };
 
-// Kernel parameters by name; aot/kernels uses these names and no others. Pointers come first.
-// clang-format off
-#define CONVT_PARAMS(X)                                                                           \
-  X(x) X(weight) X(bias) X(y)                                                                     \
-  X(has_bias) X(batch) X(groups) X(group_in) X(group_out)                                         \
-  X(in_h) X(in_w) X(out_h) X(out_w) X(kernel_h) X(kernel_w)                                       \
-  X(x_n) X(x_c) X(x_h) X(x_w) X(y_n) X(y_c) X(y_h) X(y_w)                                         \
-  X(stride_h) X(stride_w) X(padding_h) X(padding_w) X(dilation_h) X(dilation_w)                   \
-  X(gcd_h) X(gcd_w) X(tap_period_h) X(tap_period_w) X(tap_inverse_h) X(tap_inverse_w)             \
-  X(tap_shift_h) X(tap_shift_w) X(quotients_h) X(quotients_w) X(log2_tile_h) X(log2_tile_w)      \
-  X(residues_h) X(residues_w) X(empty_h) X(empty_w) X(joined_h)                                   \
-  X(first_h) X(span_h) X(first_w) X(span_w) X(halo_w)                                             \
-  X(edges) X(tile_h) X(tile_w) X(inverse_w) X(tiles_h) X(tiles_w) X(tiles)                        \
-  X(log2_step) X(out_tiles) X(items) X(slab) X(slab_lines) X(input_lines)
-// clang-format on
+// Which memory order of the weight a kernel reads: torch's, whose strides are arguments, or
+// [in_channels, d, h, w, out_channels / groups], dense and on a 16-byte boundary.
+enum class WeightOrder : std::uint8_t { torch, channels_last };
 
-enum class Param : std::uint8_t {
-#define CONVT_PARAM(name) name,
-  CONVT_PARAMS(CONVT_PARAM)
-#undef CONVT_PARAM
-      count
-};
-inline constexpr std::size_t kParamCount = static_cast<std::size_t>(Param::count);
-inline constexpr std::size_t kPointerCount = 4;  // x, weight, bias, y
-
-CONVT_EXPORT std::string_view name(Param param) noexcept;
-CONVT_EXPORT std::string_view name(Family family) noexcept;
-
-enum class ParamType : std::uint8_t { pointer, i32, i64 };
+enum class ParamType : std::uint8_t { pointer, i32, i64, tensormap };
 
 struct Parameter {
-  Param param;
+  std::string_view name;
   ParamType type;
+  int rank;  // of a tensormap, behind whose 128 bytes are its sizes (i32) and strides (i64)
 };
 
-// A compile-time constant of the kernel, as Python source ('32', "'tf32'").
+enum class ConstantType : std::uint8_t { integer, boolean, text };
+
+// A compile-time constant of the kernel.
 struct Constant {
   std::string_view name;
-  std::string_view value;
+  ConstantType type;
+  std::int64_t number;
+  std::string_view text;
+};
+
+// What the rules of a family know of a variant; see the generated families/<symbol>.hpp.
+struct Trait {
+  std::string_view name;
+  std::int64_t value;
 };
 
 struct Image {
@@ -77,23 +55,14 @@ struct Variant {
   std::size_t index;  // position in variants()
   std::string_view name;
   std::string_view symbol;  // the kernel's name inside its images
-  Family family;
-  DType dtype;
-  Precision precision;
+  std::string_view family;
+  Math math;
   Layout layout;
-  bool aligned;               // needs 16-byte vectors, or pairs of 16-bit numbers
-  bool wide;                  // 64-bit offsets
-  bool deep;                  // takes more input channels than block_in
-  std::int32_t vector;        // outputs stored at once: divides a row, or a tile's planes' distance
-  std::int32_t block_pixels;  // input pixels of a program
-  std::int32_t block_out;     // output channels, or columns, of a program
-  std::int32_t block_in;      // input channels of a step
-  std::int32_t stride;        // across; 0: any
-  std::int32_t block_taps;    // kernel columns there is room for; 0: any number
-  std::int32_t held;          // tiles whose weights a program keeps
+  WeightOrder weight;
   std::uint32_t warps;
   std::span<const Parameter> parameters;
   std::span<const Constant> constants;
+  std::span<const Trait> traits;
   std::span<const Image> images;
 
   // This variant compiled for exactly that architecture and kind; null if it was not.

@@ -1,4 +1,4 @@
-#include "driver.hpp"
+#include "run/driver.hpp"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -6,7 +6,7 @@
 #include <cstdlib>
 
 #include "convt/launch.hpp"
-#include "text.hpp"
+#include "core/text.hpp"
 
 namespace convt {
 namespace {

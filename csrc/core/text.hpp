@@ -16,6 +16,12 @@ inline void append(std::string& out, const Pair& part) {
   out += '(' + std::to_string(part.h) + ", " + std::to_string(part.w) + ')';
 }
 
+// A number with one digit behind the point.
+inline std::string tenths(double value) {
+  const auto number = static_cast<std::int64_t>(value * 10 + 0.5);
+  return std::to_string(number / 10) + '.' + std::to_string(number % 10);
+}
+
 template <class... Parts>
 std::string text(const Parts&... parts) {
   std::string out;

@@ -12,11 +12,11 @@ namespace convt {
 // clang-format off
 #define CONVT_DRIVER_CALLS(X)                                                                     \
   X(cuInit) X(cuGetErrorName) X(cuGetErrorString)                                                 \
-  X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetAttribute)                                      \
+  X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetAttribute) X(cuDeviceGetName)                   \
   X(cuCtxGetDevice) X(cuCtxPushCurrent) X(cuCtxPopCurrent) X(cuDevicePrimaryCtxRetain)            \
   X(cuThreadExchangeStreamCaptureMode)                                                            \
   X(cuLibraryLoadData) X(cuLibraryGetKernel) X(cuKernelGetFunction) X(cuKernelSetAttribute)       \
-  X(cuLaunchKernel)
+  X(cuLaunchKernel) X(cuTensorMapEncodeTiled)
 // clang-format on
 
 struct Driver {

@@ -10,13 +10,15 @@
 #include <optional>
 #include <string>
 
-#include "driver.hpp"
-#include "registry_data.hpp"
+#include "core/registry_data.hpp"
+#include "run/driver.hpp"
+#include "run/tensor_map.hpp"
 
 namespace convt {
 namespace {
 
 constexpr int kMaxDevices = 64;
+constexpr std::size_t kMaxArgumentBytes = 4096;           // what CUDA 12.0 passes to a kernel
 constexpr std::uint32_t kDefaultSharedBytes = 48 * 1024;  // more has to be asked for, per device
 
 // One image as the driver knows it: loaded once for the process, ready to launch once per device.
@@ -30,6 +32,10 @@ struct Loaded {
 Loaded& loaded(const Image& image) {
   static Loaded* all = new Loaded[kImageCount];
   return all[image.index];
+}
+
+const Image& image_of(const Step& step) {
+  return *step.variant->image(step.image.arch, step.image.kind);
 }
 
 // CUdevice handles are ordinals.
@@ -85,7 +91,8 @@ void check_device(int device) {
 }
 
 // The slow path: a kernel's first use on a device, whose context is current.
-CUfunction load(const Driver& driver, const Plan& plan, const Image& image, int device) {
+CUfunction load(const Driver& driver, const Plan& plan, const Step& step, int device) {
+  const Image& image = image_of(step);
   static std::mutex* mutex = new std::mutex;  // outlives static destruction, as its users may
   const std::lock_guard lock(*mutex);
   const RelaxedCapture relaxed(driver);
@@ -94,7 +101,7 @@ CUfunction load(const Driver& driver, const Plan& plan, const Image& image, int 
     CUlibrary library = nullptr;
     CONVT_CHECK_PLAN(driver, plan, cuLibraryLoadData, &library, image.data.data(), nullptr, nullptr,
                      0, nullptr, nullptr, 0);
-    const std::string symbol(plan.variant->symbol);
+    const std::string symbol(step.variant->symbol);
     CONVT_CHECK_PLAN(driver, plan, cuLibraryGetKernel, &entry.kernel, library, symbol.c_str());
   }
   if (image.shared_bytes > kDefaultSharedBytes) {
@@ -154,87 +161,108 @@ int device_arch(int device) {
   return 10 * major + minor;
 }
 
-Target select_target(int arch, int force_arch, bool allow_jit) noexcept {
-  const auto allowed = [&](int candidate) { return !force_arch || candidate == force_arch; };
-  // sm_8x code runs on later 8.x; from 9.0 on Triton emits architecture-specific (sm_90a) code.
-  const auto loads = [&](int candidate) {
-    return candidate == arch || (arch < 90 && candidate / 10 == arch / 10 && candidate < arch);
+namespace {
+
+// Properties that the model of time needs. The driver tells kHz, and bits of the memory's bus.
+Gpu query_gpu(int device) {
+  const Driver& driver = Driver::get();
+  CUdevice handle = 0;
+  CONVT_CHECK(driver, cuDeviceGet, &handle, device);
+  const auto attribute = [&](CUdevice_attribute which) {
+    int value = 0;
+    CONVT_CHECK(driver, cuDeviceGetAttribute, &value, which, handle);
+    return value;
   };
-  Target target;
-  for (const int candidate : architectures(ImageKind::cubin))
-    if (allowed(candidate) && loads(candidate)) target = {candidate, ImageKind::cubin};
-  if (target.arch == 0 && allow_jit)
-    for (const int candidate : architectures(ImageKind::ptx))
-      if (allowed(candidate) && candidate <= arch) target = {candidate, ImageKind::ptx};
-  return target;
+  std::array<char, 256> name{};
+  CONVT_CHECK(driver, cuDeviceGetName, name.data(), static_cast<int>(name.size()), handle);
+  Gpu gpu;
+  gpu.arch = device_arch(device);
+  // What a driver does not tell is as in the usual product of the architecture.
+  if (const auto known = Gpu::preset(name.data()))
+    gpu = *known;
+  else if (const auto usual = Gpu::preset(std::to_string(gpu.arch)))
+    gpu = *usual;
+  gpu.name = name.data();
+  gpu.arch = device_arch(device);
+  gpu.multiprocessors = attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+  gpu.shared_kib = attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR) / 1024;
+  gpu.threads = attribute(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR);
+  gpu.registers = attribute(CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR);
+  const double memory_khz = attribute(CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE);
+  const double bus_bits = attribute(CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH);
+  if (memory_khz > 0 && bus_bits > 0) gpu.bandwidth = 2 * memory_khz * bus_bits / 8 * 1e-6;
+  const int clock_khz = attribute(CU_DEVICE_ATTRIBUTE_CLOCK_RATE);
+  if (clock_khz > 0) gpu.clock = clock_khz * 1e-6;
+  static const int forced_arch = environment_arch();
+  static const bool jit = environment_jit();
+  gpu.image = select_target(gpu.arch, forced_arch, jit);
+  return gpu;
 }
 
-Target device_target(int device) {
+}  // namespace
+
+const Gpu& device_gpu(int device) {
   check_device(device);
-  struct Environment {
-    int arch = environment_arch();
-    bool jit = environment_jit();
-  };
-  static const Environment environment;
-  // A target packed into one word (arch, kind), 0 while unknown: read without a lock.
-  static std::array<std::atomic<std::uint32_t>, kMaxDevices> known{};
-  std::atomic<std::uint32_t>& slot = known[static_cast<std::size_t>(device)];
-  constexpr std::uint32_t kKnown = 1u << 31;
-  std::uint32_t word = slot.load(std::memory_order_relaxed);
-  if (word == 0) [[unlikely]] {
-    const Target target = select_target(device_arch(device), environment.arch, environment.jit);
-    word = kKnown | static_cast<std::uint32_t>(target.arch) << 1 |
-           static_cast<std::uint32_t>(target.kind);
-    slot.store(word, std::memory_order_relaxed);
+  // Never freed, and read without a lock: a call asks for its device's each time.
+  static std::array<std::atomic<const Gpu*>, kMaxDevices> known{};
+  std::atomic<const Gpu*>& slot = known[static_cast<std::size_t>(device)];
+  const Gpu* gpu = slot.load(std::memory_order_acquire);
+  if (!gpu) [[unlikely]] {
+    gpu = new Gpu(query_gpu(device));
+    const Gpu* expected = nullptr;
+    if (!slot.compare_exchange_strong(expected, gpu, std::memory_order_acq_rel)) {
+      delete gpu;
+      gpu = expected;
+    }
   }
-  return {static_cast<int>((word & ~kKnown) >> 1), static_cast<ImageKind>(word & 1)};
+  return *gpu;
 }
 
 Launch::Launch(const Plan& plan, int device) : plan_(plan), device_(device) {
   check_device(device);
-  if (!plan.variant)
+  if (!plan.served())
     throw DriverError("convt: launch needs a plan with a kernel, got " + plan.str());
-  const Variant& variant = *plan.variant;
-  const Image& image = *variant.image(plan.target.arch, plan.target.kind);
-  shared_bytes_ = image.shared_bytes;
-  function_ =
-      loaded(image).functions[static_cast<std::size_t>(device)].load(std::memory_order_acquire);
-  if (!function_) {
-    const Driver& driver = Driver::get();
-    const ContextGuard context(driver, device);
-    function_ = load(driver, plan, image, device);
+  for (const Step& step : plan_.steps) {
+    CUfunction function = loaded(image_of(step))
+                              .functions[static_cast<std::size_t>(device)]
+                              .load(std::memory_order_acquire);
+    if (!function) {
+      const Driver& driver = Driver::get();
+      const ContextGuard context(driver, device);
+      function = load(driver, plan_, step, device);
+    }
+    functions_.push_back(function);
   }
-  // As C lays out a struct, which is how PTX lays out parameters: each on a multiple of its size.
-  const auto append = [this](std::int64_t value, std::size_t size) {
-    bytes_ = (bytes_ + size - 1) / size * size;
-    std::memcpy(&parameters_[bytes_], &value, size);  // the machine is little-endian
-    bytes_ += size;
-  };
-  for (const Parameter& parameter : variant.parameters)
-    append(plan.arguments[static_cast<std::size_t>(parameter.param)],
-           parameter.type == ParamType::i32 ? 4 : 8);
-  // Triton appends two scratch pointers to every kernel; the build refuses kernels that use them.
-  for (int scratch = 0; scratch < 2; ++scratch) append(0, 8);
+}
+
+void Launch::run(const Step& step, CUfunc_st* function, const Pointers& pointers,
+                 CUstream_st* stream) const {
+  const Driver& driver = Driver::get();
+  alignas(64) std::array<std::byte, kMaxArgumentBytes> parameters;
+  std::memcpy(parameters.data(), step.arguments.data(), step.arguments.size());
+  for (const AddressSlot& slot : step.addresses) {
+    const void* address = address_of(slot.buffer, pointers);
+    std::memcpy(parameters.data() + slot.at, &address, sizeof address);
+  }
+  for (const MapSlot& slot : step.maps) {
+    const CUtensorMap map = encode(driver, plan_, slot.map, address_of(slot.map.buffer, pointers));
+    std::memcpy(parameters.data() + slot.at, &map, sizeof map);
+  }
+  std::size_t bytes = step.arguments.size();
+  std::array<void*, 5> extra{CU_LAUNCH_PARAM_BUFFER_POINTER, parameters.data(),
+                             CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes, CU_LAUNCH_PARAM_END};
+  CONVT_CHECK_PLAN(driver, plan_, cuLaunchKernel, function, step.grid.x, step.grid.y, step.grid.z,
+                   32 * step.variant->warps, 1, 1, image_of(step).shared_bytes, stream, nullptr,
+                   extra.data());
 }
 
 void Launch::operator()(const Pointers& pointers, CUstream_st* stream) const {
-  const Driver& driver = Driver::get();
-  const ContextGuard context(driver, device_);
-  const std::array<const void*, kPointerCount> addresses{pointers.x, pointers.weight, pointers.bias,
-                                                         pointers.y};
-  auto parameters = parameters_;
-  std::byte* next = parameters.data();
-  for (const Parameter& parameter : plan_.variant->parameters) {
-    if (parameter.type != ParamType::pointer) break;  // pointers come first
-    std::memcpy(next, &addresses[static_cast<std::size_t>(parameter.param)], sizeof(void*));
-    next += sizeof(void*);
-  }
-  std::size_t bytes = bytes_;
-  std::array<void*, 5> extra{CU_LAUNCH_PARAM_BUFFER_POINTER, parameters.data(),
-                             CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes, CU_LAUNCH_PARAM_END};
-  const Grid& grid = plan_.grid;
-  CONVT_CHECK_PLAN(driver, plan_, cuLaunchKernel, function_, grid.x, grid.y, grid.z,
-                   32 * plan_.variant->warps, 1, 1, shared_bytes_, stream, nullptr, extra.data());
+  if (plan_.workspace_bytes > 0 && !pointers.workspace)
+    throw DriverError("convt: the plan needs " + std::to_string(plan_.workspace_bytes) +
+                      " bytes of workspace, got a null pointer: " + plan_.str());
+  const ContextGuard context(Driver::get(), device_);
+  for (std::size_t i = 0; i < functions_.size(); ++i)
+    run(plan_.steps[i], functions_[i], pointers, stream);
 }
 
 bool Launch::is_on_current_device() const { return is_current(Driver::get(), device_); }
@@ -244,17 +272,23 @@ void launch(const Plan& plan, const Pointers& pointers, int device, CUstream_st*
 }
 
 int preload(int device) {
-  const Target target = device_target(device);
+  const Gpu& gpu = device_gpu(device);
   const Driver& driver = Driver::get();
   const ContextGuard context(driver, device);
   int count = 0;
   for (const Variant& variant : variants())
-    if (const Image* image = variant.image(target.arch, target.kind)) {
+    if (variant.image(gpu.image.arch, gpu.image.kind)) {
       Plan plan;
-      plan.target = target;
-      plan.variant = &variant;
+      plan.gpu = gpu;
       plan.reason = "preload";
-      load(driver, plan, *image, device);
+      load(driver, plan,
+           {.variant = &variant,
+            .image = gpu.image,
+            .grid = {},
+            .arguments = {},
+            .addresses = {},
+            .maps = {}},
+           device);
       ++count;
     }
   return count;

@@ -1,0 +1,1 @@
+"""One module a kernel family: which configurations of its kernels are compiled."""

@@ -1,0 +1,38 @@
+"""The general kernel: one output phase a program."""
+
+from collections.abc import Iterator
+
+from aot.tiles import STRIDES, Tile, channel_vectors
+from aot.variants import MATHS, Variant
+
+
+def variants() -> Iterator[Variant]:
+    for math in MATHS:
+        # fp32 tensors are split or converted in registers: smaller tiles, or they spill.
+        if math in ("fp32", "tf32", "fp16"):
+            into = 16 if math == "fp32" else 32
+            large, medium = (Tile(128, 64, into), 8), (Tile(64, 32, 16), 4)
+        else:
+            large, medium = (Tile(128, 128, 32), 8), (Tile(64, 64, 32), 4)
+        narrow = (Tile(128, 16, 16), 4)
+        for layout in ("nchw", "nhwc"):
+            for tile, warps in (large, medium):
+                yield _variant(math, layout, tile, warps, aligned=True)
+            for tile, warps in (medium, narrow):
+                yield _variant(math, layout, tile, warps)
+            yield _variant(math, layout, Tile(64, 32, 16), 4, wide=True)
+
+
+def _variant(
+    math: str, layout: str, tile: Tile, warps: int, *, aligned: bool = False, wide: bool = False
+) -> Variant:
+    innermost = ("x_c", "y_c") if layout == "nhwc" else ("x_w", "y_w")
+    suffix = "_a16" if aligned else "_i64" if wide else ""
+    return Variant(
+        "phase", math, layout, f"{tile.label}_w{warps}{suffix}", warps=warps,
+        stages=2 if wide else 3,
+        constants={**dict.fromkeys(innermost, 1), **tile.constants(math)},
+        traits={"aligned": aligned, "wide": wide},
+        types=dict.fromkeys(STRIDES, "i64") if wide else {},
+        divisors=channel_vectors(math, layout) if aligned else {},
+    )  # fmt: skip

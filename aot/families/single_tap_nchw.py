@@ -1,0 +1,44 @@
+"""At most one tap an output, contiguous layout: rows of outputs are put together on chip."""
+
+from collections.abc import Iterator
+
+from aot.tiles import ACCURATE_MATHS, Tile
+from aot.variants import Variant
+
+# By stride: between the rows of the shared image, and how much of one is stored at once. The pitch,
+# pixels * stride + gap, exceeds what is stored at once by a power of two.
+WIDE_IMAGES = {2: (128, 128), 3: (128, 256), 4: (128, 128), 5: (128, 256),
+               6: (256, 512), 7: (256, 128), 8: (256, 256)}  # fmt: skip
+NARROW_IMAGES = {2: (128, 128), 3: (64, 128), 4: (128, 128), 5: (64, 128),
+                 6: (128, 256), 7: (64, 256), 8: (256, 256)}  # fmt: skip
+IMAGES = ((Tile(128, 8, 32), WIDE_IMAGES), (Tile(64, 8, 64), NARROW_IMAGES))
+
+# Pixels copied at once: four bytes, the least that can be copied asynchronously. 0: not so copied.
+# And outputs stored whole: a sector; or half of one, which planes of half as many channels share.
+INPUT_AND_OUTPUT = {"fp32": ((1, 8),), "f16": ((2, 16), (0, 8)), "bf16": ((2, 16), (0, 8))}
+
+
+def variants() -> Iterator[Variant]:
+    for math in ACCURATE_MATHS:
+        for tile, images in IMAGES:
+            for stride, (gap, columns) in images.items():
+                for taps in sorted({min(stride, 3), stride}):
+                    for copied, sector in INPUT_AND_OUTPUT[math]:
+                        sizes = {"GAP": gap, "COLUMNS": columns, "COPIED": copied,
+                                 **tile.constants(math), "WARPS": 4, "STRIDE": stride,
+                                 "TAPS": taps, "SECTOR": sector}  # fmt: skip
+                        yield _variant(math, tile, sizes)
+
+
+def _variant(math: str, tile: Tile, sizes: dict[str, int | bool | str]) -> Variant:
+    pairs = sizes["COPIED"] == 2
+    divisors = {"x": 4, **dict.fromkeys(("in_w", "first_w", "tile_w"), 2)} if pairs else {}
+    shape = f"s{sizes['STRIDE']}t{sizes['TAPS']}v{sizes['SECTOR']}"
+    return Variant(
+        "single_tap_nchw", math, "nchw", f"{tile.label}_{shape}_w4{'_a16' if pairs else ''}",
+        warps=4, constants=sizes,
+        types=dict.fromkeys(("residues_h", "residues_w", "joined_h"), "i64"),
+        divisors={"y": 16, **divisors},
+        # Programs a multiprocessor: five, four or three.
+        registers=(128, 168) if math == "fp32" else (96, 128, 168),
+    )  # fmt: skip

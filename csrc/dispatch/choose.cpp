@@ -1,0 +1,140 @@
+// The choice: a measured record if there is one, else the config of least modelled time, over all
+// families and ATen.
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "convt/plan.hpp"
+#include "core/registry_data.hpp"
+#include "core/text.hpp"
+#include "dispatch/aten.hpp"
+#include "dispatch/build.hpp"
+#include "dispatch/records.hpp"
+
+namespace convt {
+namespace {
+
+// Whether a variant multiplies as the problem needs, or more accurately.
+bool accurate_enough(const Variant& variant, const Problem& problem) noexcept {
+  const Math needed = problem.needed_math();
+  return variant.math == needed || (variant.math == Math::fp32 && needed == Math::tf32);
+}
+
+// Null if the config may answer the problem; else why not, as a literal.
+const char* refusal(const Family& family, const Config& config, const Problem& problem,
+                    const Gpu& gpu) noexcept {
+  const Variant& variant = *config.variant;
+  if (!accurate_enough(variant, problem)) return "it multiplies in another way";
+  if (variant.layout != problem.layout) return "it has another memory layout";
+  if (!variant.image(gpu.image.arch, gpu.image.kind)) return "it has no image for this GPU";
+  if (needs_packing(variant, problem) && !packing(problem, gpu, {}))
+    return "no kernel packs its weight";
+  return family.unsupported(problem);
+}
+
+constexpr const char* kTooSpecial = "it is too large for one grid or for 32-bit weight rows";
+
+double time_of(const Family& family, const Config& config, const Problem& problem, const Gpu& gpu) {
+  const double us = family.microseconds(config, problem, gpu);
+  return us + (needs_packing(*config.variant, problem) ? packing_us(problem, gpu) : 0.0);
+}
+
+// Why no kernel serves a problem at all; empty where one might.
+std::string no_kernel(const Problem& problem, const Gpu& gpu) {
+  if (gpu.image.arch == 0) return "no CUDA device that this build has kernels for";
+  if (problem.output_numel() == 0) return "the output is empty";
+  if (problem.math == Math::other) return "only fp32, fp16 and bf16 have kernels";
+  return {};
+}
+
+// Every family's reason not to serve a problem.
+std::string reasons(const Problem& problem) {
+  std::string out;
+  for (const auto& [name, family] : kFamilies)
+    if (name != "pack") {
+      const char* why = family->unsupported(problem);
+      append(out, text(out.empty() ? "" : "; ", name, ": ", why ? why : kTooSpecial));
+    }
+  return out;
+}
+
+// Until the families' times are calibrated, the first of these that serves a problem answers it,
+// and ATen what none serves.
+std::size_t rank(const Config& config) noexcept {
+  constexpr std::array<std::string_view, 5> kOrder{"pixel_shuffle_shallow", "pixel_shuffle",
+                                                   "single_tap_nchw", "single_tap_nhwc", "phase"};
+  if (config.is_aten()) return kOrder.size() + 1;
+  const auto* found = std::find(kOrder.begin(), kOrder.end(), config.variant->family);
+  return static_cast<std::size_t>(found - kOrder.begin());
+}
+
+}  // namespace
+
+std::vector<Candidate> candidates(const Problem& problem, const Gpu& gpu) {
+  std::vector<Candidate> all;
+  if (no_kernel(problem, gpu).empty()) {
+    for (const auto& [name, family] : kFamilies) {
+      if (family->unsupported(problem)) continue;
+      for (const Variant& variant : variants()) {
+        if (variant.symbol != name || refusal(*family, {&variant}, problem, gpu)) continue;
+        const std::vector<Config> settings = family->settings
+                                                 ? family->settings(variant, problem, gpu)
+                                                 : std::vector<Config>{Config{&variant}};
+        for (const Config& config : settings)
+          if (const double us = time_of(*family, config, problem, gpu); us < kNever)
+            all.push_back({config, us});
+      }
+    }
+  }
+  all.push_back({Config{}, aten_us(problem, gpu)});
+  std::stable_sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) {
+    return std::pair(rank(a.config), a.microseconds) < std::pair(rank(b.config), b.microseconds);
+  });
+  return all;
+}
+
+Plan plan(const Problem& problem, const Gpu& gpu) {
+  std::vector<Candidate> all = candidates(problem, gpu);
+  const std::string missing = no_kernel(problem, gpu);
+  Plan plan;
+  if (const Record* record = missing.empty() ? find_record(problem, gpu) : nullptr) {
+    plan = build(problem, gpu, {record->config, record->microseconds});
+    plan.reason = record->source;
+  } else {
+    plan = build(problem, gpu, all.front());
+    if (!missing.empty())
+      plan.reason = missing;
+    else if (all.size() == 1 && plan.config.is_aten())
+      plan.reason = reasons(problem);
+    else if (plan.config.is_aten())
+      plan.reason = "it is modelled to be quicker than any kernel";
+  }
+  all.resize(std::min<std::size_t>(all.size(), 3));
+  plan.best = std::move(all);
+  return plan;
+}
+
+Plan plan_with(const Problem& problem, const Gpu& gpu, const Config& config) {
+  Plan chosen;
+  if (config.is_aten()) {
+    chosen = build(problem, gpu, {config, aten_us(problem, gpu)});
+    chosen.reason = "asked for";
+    return chosen;
+  }
+  const Family* family = nullptr;
+  for (const auto& [name, rules] : kFamilies)
+    if (name == config.variant->symbol) family = rules;
+  std::string why = no_kernel(problem, gpu);
+  double us = kNever;
+  if (why.empty()) {
+    const char* refused = family ? refusal(*family, config, problem, gpu) : "it is no family's";
+    if (!refused) us = time_of(*family, config, problem, gpu);
+    if (us == kNever) why = refused ? refused : "its tiles or its settings do not suit the problem";
+  }
+  if (!why.empty())
+    throw InvalidArgument(
+        text("convt: ", config.str(), " does not serve ", problem.str(), ": ", why));
+  return build(problem, gpu, {config, us});
+}
+
+}  // namespace convt

@@ -1,0 +1,34 @@
+// What the families for kernel == stride without padding share.
+#pragma once
+
+#include "families/family.hpp"
+
+namespace convt {
+
+inline constexpr const char* kBlocksReason =
+    "kernel == stride: one matrix product a kernel row, stored as it is";
+
+// Null if outputs are blocks of one input each, in the contiguous layout.
+inline const char* not_blocks(const Problem& problem) noexcept {
+  const auto is_blocks = [](const Axis& a) {
+    return a.kernel == a.stride && a.padding == 0 && a.out() == a.in * a.stride;
+  };
+  if (const char* why = has_depth(problem)) return why;
+  if (problem.layout != Layout::nchw) return "it has another memory layout";
+  if (!is_blocks(problem.h) || !is_blocks(problem.w))
+    return "outputs are not blocks of one input each";
+  return too_large(problem);
+}
+
+// Whether planes of the input begin on 16-byte boundaries.
+inline bool pixel_vectors_fit(const Problem& problem) noexcept {
+  return problem.aligned && problem.h.in * problem.w.in % lanes(problem) == 0;
+}
+
+// Whether a program's offsets fit 32 bits: of so many input and output channels.
+inline bool planes_fit(const Problem& problem, std::int64_t in, std::int64_t out) noexcept {
+  return product(in + 1, problem.h.in, problem.w.in) <= kInt32 &&
+         product(out + 1, problem.h.out(), problem.w.out()) <= kInt32;
+}
+
+}  // namespace convt

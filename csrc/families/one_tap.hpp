@@ -1,0 +1,34 @@
+// What the families for at most one tap per output and axis share.
+#pragma once
+
+#include <algorithm>
+
+#include "families/family.hpp"
+#include "families/single_taps.hpp"
+
+namespace convt {
+
+inline constexpr const char* kOneTapReason =
+    "at most one tap per output: stored in whole pieces of rows";
+
+// Null if every output has at most one tap, in that layout.
+inline const char* several_taps(const Problem& problem, Layout layout) noexcept {
+  if (const char* why = has_depth(problem)) return why;
+  if (problem.layout != layout) return "it has another memory layout";
+  if (std::max(problem.h.stride, problem.w.stride) > 16) return "a stride is over 16";
+  if (!problem.h.has_one_tap() || !problem.w.has_one_tap()) return "an output has several taps";
+  return too_large(problem);
+}
+
+// What a GPU has for programs of a variant.
+struct Machine {
+  int multiprocessors = 0;
+  std::int64_t resident = 0;  // programs that run at once
+};
+
+inline Machine machine(const Config& config, const Gpu& gpu) noexcept {
+  const Image& image = *config.variant->image(gpu.image.arch, gpu.image.kind);
+  return {gpu.multiprocessors, gpu.resident(image, config.variant->warps)};
+}
+
+}  // namespace convt

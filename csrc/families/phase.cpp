@@ -1,0 +1,115 @@
+// The general family: one output phase per program; see aot/kernels/phase.py.
+#include "families/phase.hpp"
+
+#include <bit>
+
+namespace convt::phase {
+namespace {
+
+std::int64_t shifted_up(std::int64_t a, int log2) noexcept { return ((a - 1) >> log2) + 1; }
+
+// A program's pixels: a box of 2^log2_h x 2^log2_w quotients (outputs of one phase), and as many
+// images as are left.
+struct Box {
+  int log2_h = 0;
+  int log2_w = 0;
+  std::int64_t images(std::int64_t pixels) const noexcept { return pixels >> (log2_h + log2_w); }
+};
+
+// The box of `pixels` quotients that covers all of them with the fewest programs; among equals
+// the widest, whose memory accesses are the longest.
+Box best_box(const Problem& problem, std::int64_t pixels) noexcept {
+  const std::int64_t across = problem.w.phases().quotients, down = problem.h.phases().quotients;
+  const int log2_pixels = std::countr_zero(static_cast<std::uint64_t>(pixels));
+  Box best;
+  std::int64_t fewest = std::numeric_limits<std::int64_t>::max();
+  for (int log2_w = log2_pixels; log2_w >= 0; --log2_w)
+    for (int log2_h = log2_pixels - log2_w; log2_h >= 0; --log2_h) {
+      const std::int64_t count = shifted_up(across, log2_w) * shifted_up(down, log2_h) *
+                                 shifted_up(problem.batch, log2_pixels - log2_w - log2_h);
+      if (count < fewest) fewest = count, best = {log2_h, log2_w};
+    }
+  return best;
+}
+
+// Whether 32 bits hold every offset of an access that happens, from a program's first image on.
+// Inputs are addressed from the first tap of a phase, up to a kernel's reach beyond the image.
+bool narrow_enough(const Problem& problem, std::int64_t images) noexcept {
+  const double reach_h = product(problem.h.kernel, problem.h.dilation);
+  const double reach_w = product(problem.w.kernel, problem.w.dilation);
+  const double x_image =
+      product(problem.in_channels, problem.h.in + reach_h, problem.w.in + reach_w);
+  const double y_image = product(problem.out_channels, problem.h.out(), problem.w.out());
+  return product(images, std::max(x_image, y_image)) <= kInt32;
+}
+
+std::int64_t programs(const Problem& problem, const Traits& t, const Box& box) noexcept {
+  return shifted_up(problem.w.phases().quotients, box.log2_w) *
+         shifted_up(problem.h.phases().quotients, box.log2_h) *
+         cdiv(problem.batch, box.images(t.block_pixels)) * cdiv(problem.group_out(), t.block_out) *
+         problem.groups * problem.h.stride * problem.w.stride;
+}
+
+const char* unsupported(const Problem& problem) noexcept {
+  if (const char* why = has_depth(problem)) return why;
+  // The kernel multiplies residues and inverses, both under the stride, in 32 bits.
+  if (std::max(problem.h.stride, problem.w.stride) > 32768) return "a stride is over 32768";
+  return too_large(problem);
+}
+
+// us = start + memory * (bytes / bandwidth) + (tap * taps of a phase + program) * waves of work,
+// for work in operands that a program loads, each for all input channels.
+struct Fit {
+  double start, memory, tap, program;
+};
+
+Fit fit_of(const Problem& problem) noexcept {
+  const bool contiguous = problem.layout == Layout::nchw;
+  switch (problem.needed_math()) {
+    case Math::fp32:
+      return contiguous ? Fit{5, 3.0, 2.1e-4, 1.2e-4} : Fit{6, 0.5, 2.5e-4, 0.3e-4};
+    case Math::tf32:
+    case Math::fp16:
+      return contiguous ? Fit{5, 3.0, 1.05e-4, 1.2e-4} : Fit{6, 0.5, 1.47e-4, 0.1e-4};
+    default:
+      return contiguous ? Fit{14, 2.8, 0.45e-4, 0.8e-4} : Fit{7, 0.2, 0.53e-4, 0.25e-4};
+  }
+}
+
+double microseconds(const Config& config, const Problem& problem, const Gpu& gpu) {
+  const Traits t = traits(*config.variant);
+  const Box box = best_box(problem, t.block_pixels);
+  const std::int64_t count = programs(problem, t, box);
+  if ((t.aligned && !vectors_fit(problem)) ||
+      (!t.wide && !narrow_enough(problem, box.images(t.block_pixels))) ||
+      !weight_rows_fit(problem, t.block_in) || count > kInt32 ||
+      config.variant->math != problem.needed_math())  // more accurate products only take longer
+    return kNever;
+  const std::int64_t depth = cdiv(problem.group_in(), t.block_in) * t.block_in;
+  // Wide and unaligned loads take more instructions.
+  const double slowdown = (t.aligned ? 1.0 : 2.0) * (t.wide ? 2.0 : 1.0);
+  const double work = static_cast<double>(cdiv(count, gpu.multiprocessors)) *
+                      product(t.block_pixels + t.block_out, depth) * slowdown;
+  const double taps =
+      static_cast<double>(problem.taps()) / product(problem.h.stride, problem.w.stride);
+  const Fit fit = fit_of(problem);
+  return fit.start + fit.memory * memory_us(problem, gpu) +
+         clock_us((fit.tap * taps + fit.program) * work, gpu);
+}
+
+Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
+  const Traits t = traits(*config.variant);
+  const Box box = best_box(problem, t.block_pixels);
+  const Arguments arguments(problem, {.log2_tile_h = box.log2_h, .log2_tile_w = box.log2_w});
+  const auto count = static_cast<std::uint32_t>(programs(problem, t, box));
+  return {.steps = {step(*config.variant, gpu, {.x = count}, arguments)}, .workspace_bytes = 0};
+}
+
+}  // namespace
+
+const Family kFamily{.reason = "general kernel, the tile of least modelled time",
+                     .unsupported = &unsupported,
+                     .microseconds = &microseconds,
+                     .program = &program};
+
+}  // namespace convt::phase

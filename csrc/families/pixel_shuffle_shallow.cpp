@@ -1,0 +1,57 @@
+// kernel == stride with few input channels. Programs stay, as many as run at once: each keeps the
+// weights of some tiles and takes one piece of input after another; see
+// aot/kernels/pixel_shuffle_shallow.py.
+#include "families/pixel_shuffle_shallow.hpp"
+
+#include "families/blocks.hpp"
+
+namespace convt::pixel_shuffle_shallow {
+namespace {
+
+struct Tiling {
+  std::int64_t items = 0;   // pieces of the input
+  std::int64_t tiles = 0;   // of a program
+  std::int64_t parts = 0;   // programs that share a piece
+  std::int64_t rounds = 0;  // pieces of a program
+};
+
+Tiling tiling(const Config& config, const Problem& problem, const Gpu& gpu) noexcept {
+  const Traits t = traits(*config.variant);
+  const Image& image = *config.variant->image(gpu.image.arch, gpu.image.kind);
+  const std::int64_t all_tiles = cdiv(problem.group_out(), t.block_out) * problem.h.kernel;
+  const std::int64_t tiles = cdiv(all_tiles, cdiv(all_tiles, t.held));
+  const std::int64_t parts = problem.groups * cdiv(all_tiles, tiles);
+  const std::int64_t items = problem.batch * cdiv(problem.h.in * problem.w.in, t.block_pixels);
+  const std::int64_t resident = gpu.resident(image, config.variant->warps);
+  return {items, tiles, parts, cdiv(items, std::max<std::int64_t>(resident / parts, 1))};
+}
+
+double microseconds(const Config& config, const Problem& problem, const Gpu& gpu) {
+  const Traits t = traits(*config.variant);
+  if (t.stride != problem.w.kernel || problem.w.out() % t.vector != 0 ||
+      (t.aligned && !pixel_vectors_fit(problem)) || problem.group_in() > t.block_in ||
+      !weight_rows_fit(problem, t.block_in) || !planes_fit(problem, t.block_in, t.block_out))
+    return kNever;
+  const Tiling tiles = tiling(config, problem, gpu);
+  if (tiles.parts > kGridLayers || tiles.items > kInt32 / 2) return kNever;
+  // 16-bit weights do not earn their way through shared memory in one round.
+  if (problem.dtype() != DType::f32 && tiles.rounds == 1) return kNever;
+  return 3.2 + 1.45 * memory_us(problem, gpu) * (t.aligned ? 1.0 : 1.5);
+}
+
+Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
+  const Tiling t = tiling(config, problem, gpu);
+  const Grid grid{.x = static_cast<std::uint32_t>(cdiv(t.items, t.rounds)),
+                  .y = static_cast<std::uint32_t>(t.parts)};
+  const Arguments arguments(problem, {.items = t.items, .tiles = t.tiles});
+  return {.steps = {step(*config.variant, gpu, grid, arguments)}, .workspace_bytes = 0};
+}
+
+}  // namespace
+
+const Family kFamily{.reason = kBlocksReason,
+                     .unsupported = &not_blocks,
+                     .microseconds = &microseconds,
+                     .program = &program};
+
+}  // namespace convt::pixel_shuffle_shallow
