@@ -69,6 +69,23 @@ def gpu(arch: int, kind: Literal["cubin", "ptx"] = "cubin") -> _C.Gpu:
     return _C.Gpu.preset(str(arch)).with_image(arch, kind) if arch else _C.Gpu.none()
 
 
+def plan_of_family(family: str, problem: _C.Problem, card: _C.Gpu) -> _C.Plan | None:
+    """The plan of a family's best config; None where it does not serve the problem."""
+    of = {variant["name"]: variant["family"] for variant in _C.variants()}
+    for config, _ in _C.candidates(problem, card):
+        if of.get(config.split()[0]) == family:
+            return _C.plan_with(problem, card, config)
+    return None
+
+
+def plan_of_kernel(problem: _C.Problem, card: _C.Gpu) -> _C.Plan:
+    """The plan of the best config but ATen; ATen's where no kernel serves the problem."""
+    for config, _ in _C.candidates(problem, card):
+        if config != "aten":
+            return _C.plan_with(problem, card, config)
+    return _C.plan(problem, card)
+
+
 HEADLINE = Layer(
     16, 32, 64, (64, 128), (3, 3), (5, 5), (1, 1), dilation=(2, 2), why="KernelBench level 1 #81"
 )

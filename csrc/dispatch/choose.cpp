@@ -1,8 +1,6 @@
 // The choice: a measured record if there is one, else the config of least modelled time, over all
 // families and ATen.
 #include <algorithm>
-#include <array>
-#include <utility>
 
 #include "convt/plan.hpp"
 #include "core/registry_data.hpp"
@@ -58,15 +56,9 @@ std::string reasons(const Problem& problem) {
   return out;
 }
 
-// Until the families' times are calibrated, the first of these that serves a problem answers it,
-// and ATen what none serves.
-std::size_t rank(const Config& config) noexcept {
-  constexpr std::array<std::string_view, 5> kOrder{"pixel_shuffle_shallow", "pixel_shuffle",
-                                                   "single_tap_nchw", "single_tap_nhwc", "phase"};
-  if (config.is_aten()) return kOrder.size() + 1;
-  const auto* found = std::find(kOrder.begin(), kOrder.end(), config.variant->family);
-  return static_cast<std::size_t>(found - kOrder.begin());
-}
+// Whether ATen may answer where kernels do. It multiplies in TF32 if torch allows that, which is
+// less than fp32 products ask for.
+bool aten_competes(const Problem& problem) noexcept { return problem.math != Math::fp32; }
 
 }  // namespace
 
@@ -86,9 +78,9 @@ std::vector<Candidate> candidates(const Problem& problem, const Gpu& gpu) {
       }
     }
   }
-  all.push_back({Config{}, aten_us(problem, gpu)});
+  if (all.empty() || aten_competes(problem)) all.push_back({Config{}, aten_us(problem, gpu)});
   std::stable_sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) {
-    return std::pair(rank(a.config), a.microseconds) < std::pair(rank(b.config), b.microseconds);
+    return a.microseconds < b.microseconds;
   });
   return all;
 }

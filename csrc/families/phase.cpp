@@ -93,8 +93,9 @@ double microseconds(const Config& config, const Problem& problem, const Gpu& gpu
   const double taps =
       static_cast<double>(problem.taps()) / product(problem.h.stride, problem.w.stride);
   const Fit fit = fit_of(problem);
-  return fit.start + fit.memory * memory_us(problem, gpu) +
-         clock_us((fit.tap * taps + fit.program) * work, gpu);
+  const double memory = memory_us(problem, gpu);
+  const double math = clock_us((fit.tap * taps + fit.program) * work, gpu);
+  return fit.start + std::max(fit.memory * memory + math, 1.05 * memory + 0.1 * math);
 }
 
 Program program(const Config& config, const Problem& problem, const Gpu& gpu) {

@@ -25,9 +25,10 @@ double microseconds(const Config& config, const Problem& problem, const Gpu& gpu
   const double depth = static_cast<double>(cdiv(problem.group_in(), t.block_in) * t.block_in);
   const double waves = static_cast<double>(cdiv(count, gpu.multiprocessors));
   const double work = waves * (columns + 32) * (products * depth + 64) * (t.aligned ? 1.0 : 2.0);
-  return problem.dtype() == DType::f32
-             ? 5.6 + 1.1 * memory_us(problem, gpu) + clock_us(1.06e-4 * work, gpu)
-             : 3.0 + 0.2 * memory_us(problem, gpu) + clock_us(0.56e-4 * work, gpu);
+  if (problem.dtype() == DType::f32)
+    return 5.6 + 1.1 * memory_us(problem, gpu) + clock_us(1.06e-4 * work, gpu);
+  const double memory = 1.05 * memory_us(problem, gpu), math = clock_us(0.56e-4 * work, gpu);
+  return 3.0 + std::max(memory, math) + 0.1 * std::min(memory, math);
 }
 
 Program program(const Config& config, const Problem& problem, const Gpu& gpu) {

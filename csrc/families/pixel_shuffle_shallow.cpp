@@ -36,7 +36,10 @@ double microseconds(const Config& config, const Problem& problem, const Gpu& gpu
   if (tiles.parts > kGridLayers || tiles.items > kInt32 / 2) return kNever;
   // 16-bit weights do not earn their way through shared memory in one round.
   if (problem.dtype() != DType::f32 && tiles.rounds == 1) return kNever;
-  return 3.2 + 1.45 * memory_us(problem, gpu) * (t.aligned ? 1.0 : 1.5);
+  // What fp32's pieces cost beside memory, by the bytes of a multiprocessor.
+  const double bytes = static_cast<double>(problem.min_bytes()) / gpu.multiprocessors;
+  const double pieces = problem.dtype() == DType::f32 ? clock_us(1.1e-5 * bytes, gpu) : 0.0;
+  return 3.2 + (1.05 * memory_us(problem, gpu) + pieces) * (t.aligned ? 1.0 : 1.2);
 }
 
 Program program(const Config& config, const Problem& problem, const Gpu& gpu) {

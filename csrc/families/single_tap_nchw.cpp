@@ -98,7 +98,9 @@ double microseconds(const Config& config, const Problem& problem, const Gpu& gpu
   const double waves = std::ceil(product(of.x, of.y, of.z) / gpu.multiprocessors);
   const double work = waves * product(of.tiles, t.block_pixels + t.block_in, 16 + t.taps) *
                       (t.copied == 2 ? 1.0 : 1.25);
-  return 3.0 + 1.15 * memory_us(problem, gpu) + clock_us(0.1e-4 * work, gpu);
+  // Outputs without a tap are stored at memory speed.
+  const double tapped = static_cast<double>(problem.taps()) / product(problem.h.stride, t.stride);
+  return 4.0 + (1.15 + 0.5 * tapped) * memory_us(problem, gpu) + clock_us(0.1e-4 * work, gpu);
 }
 
 Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
