@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ import torch.nn.functional as F
 
 import convt
 from benchmarks.stress import stress
-from tests.planning import Layer
+from convt import _C
+from tests.launching import best_of_families, launched
+from tests.planning import Layer, plan_of_family, plan_of_kernel
 from tests.reference import DTYPES, assert_close
 from tests.test_kernels import LAYERS, SHALLOW
 
@@ -49,27 +52,33 @@ def arguments(layer):
 
 
 def check(layer, dtype="f32", precision="fp32", layout="nchw"):
+    """The op's answer, whoever gives it, and that of each family's best config."""
     x, weight, bias = tensors(layer, dtype, layout)
     plan = convt.explain(x, weight, bias, *arguments(layer), precision=precision)
-    assert plan.served, plan
-    n, (h, w) = layer.batch, plan.problem.output_size
-    poison(n * layer.out_channels * h * w, x.dtype)
+    plans = best_of_families(plan.problem, plan.gpu)
+    assert plans, plan
+    h, w = plan.problem.output_size
+    poison(layer.batch * layer.out_channels * h * w, x.dtype)
     y = convt.conv_transpose2d(x, weight, bias, *arguments(layer), precision=precision)
     if all(added < s for added, s in zip(layer.output_padding, layer.stride, strict=True)):
         assert y.stride() == F.conv_transpose2d(x, weight, bias, *arguments(layer)).stride()
     else:  # without cuDNN, where ATen's results are contiguous whatever the input is
         assert y.is_contiguous(memory_format=FORMATS[layout])
     some = slice(0, REFERENCE_CHANNELS if layer.groups == 1 else None)
-    images = slice(0, 2), slice(max(n - 2, 0), n)  # the first and the last of the batch
-    for image in images:
-        expected = F.conv_transpose2d(
+    images = slice(0, 2), slice(max(layer.batch - 2, 0), layer.batch)  # first and last ones
+    expected = [
+        F.conv_transpose2d(
             x[image].double().contiguous(),
             weight[:, some].double().contiguous(),
             None if bias is None else bias[some].double(),
             *arguments(layer),
         )
-        assert_close(y[image, some], expected, dtype, precision)
-    assert not y.isnan().any(), "an output was not written"
+        for image in images
+    ]
+    for answer in chain([y], (launched(each, x, weight, bias) for each in plans)):
+        for image, values in zip(images, expected, strict=True):
+            assert_close(answer[image, some], values, dtype, precision)
+        assert not answer.isnan().any(), "an output was not written"
 
 
 @pytest.mark.parametrize("layout", FORMATS)
@@ -97,8 +106,8 @@ def test_zoo(row, layout):
 @pytest.mark.parametrize("layer", SHALLOW, ids=lambda layer: layer.why)
 def test_programs_that_stay_for_several_tiles_of_pixels(layer, dtype):
     layer = replace(layer, batch=1500)
-    plan = convt.explain(*tensors(layer, dtype, "nchw"), *arguments(layer), precision="fp32")
-    assert plan.variant.startswith("pixel_shuffle_shallow")
+    explained = convt.explain(*tensors(layer, dtype, "nchw"), *arguments(layer), precision="fp32")
+    plan = plan_of_family("pixel_shuffle_shallow", explained.problem, explained.gpu)
     assert plan.arguments["items"] > 2 * plan.grid[0]
     check(layer, dtype)
 
@@ -113,11 +122,7 @@ def test_more_than_2_to_31_outputs(layout):
 def test_more_than_2_to_31_outputs_in_one_image(kernel, wide):
     layer = Layer(1, 8, 64, (2900, 2900), (kernel, kernel), (2, 2))
     check(layer, "f16", "fp32", "nchw")
-    plan = convt.explain(
-        torch.empty(1, 8, 2900, 2900, device="meta", dtype=torch.half),
-        torch.empty(8, 64, kernel, kernel, device="meta", dtype=torch.half),
-        stride=2, arch="sm_89",
-    )  # fmt: skip
+    plan = plan_of_kernel(layer.problem("f16"), _C.Gpu.preset("sm_89"))
     # The programs of one-tap layers start from a channel's plane: 32 bits are enough for those.
     assert ("_i64" in plan.variant) == wide
 
