@@ -28,7 +28,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest --allowlist .stubtest-allowlist convt._C convt._warm
+	$(BIN)/python -m mypy.stubtest --allowlist .stubtest-allowlist convt._C convt._eager
 	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
 
 format: $(DEPENDENCIES)

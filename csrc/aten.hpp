@@ -57,7 +57,6 @@ CONVT_GETTER(strides, std::int64_t*, aoti_torch_get_strides)
 CONVT_GETTER(dtype, std::int32_t, aoti_torch_get_dtype)
 CONVT_GETTER(device_type, std::int32_t, aoti_torch_get_device_type)
 CONVT_GETTER(device_index, std::int32_t, aoti_torch_get_device_index)
-CONVT_GETTER(is_contiguous, bool, aoti_torch_is_contiguous)
 CONVT_GETTER(data, const void*, torch_get_const_data_ptr)
 CONVT_GETTER(mutable_data, void*, torch_get_mutable_data_ptr)
 CONVT_GETTER(new_reference, Handle, aoti_torch_new_tensor_handle)
@@ -84,11 +83,6 @@ inline std::string device_name(Handle tensor) {
   return (is_cuda(tensor) ? "cuda:" : "another device:") + std::to_string(device_index(tensor));
 }
 
-// Whether the data starts on a 16-byte boundary.
-inline bool is_aligned(Handle tensor) {
-  return reinterpret_cast<std::uintptr_t>(data(tensor)) % 16 == 0;
-}
-
 // Sizes of four dimensions.
 inline Dims dims(Handle images) {
   Dims result;
@@ -105,17 +99,20 @@ inline Tensor empty(const Dims& sizes, const Dims& strides, Handle like) {
   return Tensor(tensor);
 }
 
-inline Tensor empty(const Dims& sizes, Layout layout, Handle like) {
-  return empty(sizes, dense_strides(sizes, layout), like);
-}
-
-inline void copy_into(Handle destination, Handle source) {
-  check(aoti_torch_copy_(destination, source, /*non_blocking=*/0), "copy");
+// Uninitialised bytes on `like`'s device.
+inline Tensor empty_bytes(std::int64_t count, Handle like) {
+  constexpr std::int64_t one = 1;
+  Handle tensor = nullptr;
+  check(aoti_torch_empty_strided(1, &count, &one, aoti_torch_dtype_uint8(), device_type(like),
+                                 device_index(like), &tensor),
+        "allocation");
+  return Tensor(tensor);
 }
 
 inline Tensor copy(Handle images, Layout layout) {
-  Tensor result = empty(dims(images), layout, images);
-  copy_into(result.get(), images);
+  const Dims size = dims(images);
+  Tensor result = empty(size, dense_strides(size, layout), images);
+  check(aoti_torch_copy_(result.get(), images, /*non_blocking=*/0), "copy");
   return result;
 }
 

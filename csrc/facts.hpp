@@ -29,11 +29,24 @@ struct Facts {
   std::int64_t ndim = -1;  // of no tensor
   Dims sizes{};            // no more than four: no problem has more
   Dims strides{};
-  std::int32_t dtype = 0;  // dtypes and devices by the number of whoever asks
-  std::int32_t device_type = 0;
-  std::int32_t device_index = 0;
+  DType dtype = DType::other;
   bool aligned = false;  // the data starts on a 16-byte boundary
   bool operator==(const Facts&) const = default;
+
+  explicit operator bool() const { return ndim >= 0; }
+
+  // Of borrowed sizes and strides.
+  static Facts of(std::int64_t ndim, const std::int64_t* sizes, const std::int64_t* strides,
+                  DType dtype, const void* data) {
+    Facts facts{
+        .ndim = ndim, .dtype = dtype, .aligned = reinterpret_cast<std::uintptr_t>(data) % 16 == 0};
+    const std::int64_t count = std::min<std::int64_t>(ndim, 4);
+    std::copy_n(sizes, count, facts.sizes.begin());
+    std::copy_n(strides, count, facts.strides.begin());
+    return facts;
+  }
+
+  TensorDesc desc() const { return {sizes.data(), strides.data(), ndim, dtype, aligned}; }
 
   // Whether images lie in memory densely in that order, as Tensor.is_contiguous(memory_format)
   // tells: the stride of a dimension of size one does not matter.
@@ -45,18 +58,31 @@ struct Facts {
   }
 };
 
+// A call on CUDA whose tensors share one device and dtype.
 struct Signature {
   Facts input, weight, bias, packed;
   Geometry geometry;
-  std::int64_t precision = 0;
+  std::int64_t precision = 0;  // of convt::Precision
+  std::int64_t device = 0;
   bool operator==(const Signature&) const = default;
 
-  // A number to tell a network's calls apart by.
-  std::size_t hash() const {
-    std::size_t hash = static_cast<std::size_t>(geometry.stride.h);
-    for (const Dims& sizes : {input.sizes, weight.sizes})
-      for (const std::int64_t size : sizes) hash = hash * 31 + static_cast<std::size_t>(size);
-    return hash;
+  // Every field decides every bit: each is folded in by splitmix64's step, an odd product whose
+  // high bits come down to the low ones.
+  std::uint64_t hash() const {
+    std::uint64_t state = 0x9e3779b97f4a7c15u;
+    const auto fold = [&](std::int64_t value) {
+      state = (state ^ static_cast<std::uint64_t>(value)) * 0xbf58476d1ce4e5b9u;
+      state ^= state >> 31;
+    };
+    for (const Facts* facts : {&input, &weight, &bias, &packed}) {
+      fold(facts->ndim * 16 + static_cast<int>(facts->dtype) * 2 + facts->aligned);
+      for (std::size_t dim = 0; dim < 4; ++dim) fold(facts->sizes[dim]), fold(facts->strides[dim]);
+    }
+    for (const Pair& pair :
+         {geometry.stride, geometry.padding, geometry.output_padding, geometry.dilation})
+      fold(pair.h), fold(pair.w);
+    fold(geometry.groups), fold(precision), fold(device);
+    return state;
   }
 };
 

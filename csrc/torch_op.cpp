@@ -1,26 +1,22 @@
-// torch.ops.convt.conv_transpose2d: check, plan, launch. Free of Python.
+// torch.ops.convt.conv_transpose2d: check, answer, launch. Free of Python.
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <cstdio>
-#include <optional>
+#include <memory>
 #include <string>
 
 #include "aten.hpp"
 #include "call.hpp"
 #include "convt/launch.hpp"
-#include "convt/plan.hpp"
 #include "convt/problem.hpp"
 #include "convt/require_torch_op.hpp"
+#include "run/answer.hpp"
 
 namespace convt {
 namespace {
 
 using aten::Handle;
 using aten::Tensor;
-
-// Fills `packed`, dense channels_last memory, from the weight.
-constexpr const char* kPackSchema = "_pack(Tensor weight, Tensor(a!) packed) -> ()";
 
 void check_like_input(const Call& call, const char* argument, const Tensor& tensor) {
   const Handle input = call.input.get(), got = tensor.get();
@@ -35,42 +31,39 @@ void check_like_input(const Call& call, const char* argument, const Tensor& tens
                           aten::device_name(got));
 }
 
-TensorDesc describe(Handle tensor) {
+Facts facts(Handle tensor) {
+  if (!tensor) return {};
   const std::int32_t dtype = aten::dtype(tensor);
-  return {
-      .sizes = aten::sizes(tensor),
-      .strides = aten::strides(tensor),
-      .ndim = aten::ndim(tensor),
-      .dtype = dtype == aoti_torch_dtype_float32()    ? DType::f32
-               : dtype == aoti_torch_dtype_float16()  ? DType::f16
-               : dtype == aoti_torch_dtype_bfloat16() ? DType::bf16
-                                                      : DType::other,
-      .aligned = aten::is_aligned(tensor),
-  };
+  return Facts::of(aten::ndim(tensor), aten::sizes(tensor), aten::strides(tensor),
+                   dtype == aoti_torch_dtype_float32()    ? DType::f32
+                   : dtype == aoti_torch_dtype_float16()  ? DType::f16
+                   : dtype == aoti_torch_dtype_bfloat16() ? DType::bf16
+                                                          : DType::other,
+                   aten::data(tensor));
 }
 
-// Everything that can be wrong with a call is found here, before anything is allocated.
-Problem describe(const Call& call) {
+// What a signature cannot tell: that the tensors are alike.
+void check(const Call& call) {
   check_like_input(call, "weight", call.weight);
   if (call.bias) check_like_input(call, "bias", call.bias);
   if (call.precision < 0 || call.precision > static_cast<int>(Precision::fp16)) [[unlikely]]
     throw InvalidArgument(
         "conv_transpose2d: expected precision to be 0 (fp32), 1 (tf32) or 2 (fp16), got " +
         std::to_string(call.precision));
-  const TensorDesc bias = call.bias ? describe(call.bias.get()) : TensorDesc{};
-  Problem problem = Problem::of(describe(call.input.get()), describe(call.weight.get()),
-                                call.bias ? &bias : nullptr, call.geometry,
-                                static_cast<Precision>(call.precision));
-  if (call.packed) {
-    check_like_input(call, "packed", call.packed);
-    if (aten::ndim(call.packed.get()) != 4 ||
-        aten::dims(call.packed.get()) != aten::dims(call.weight.get())) [[unlikely]]
-      throw InvalidArgument("conv_transpose2d: expected packed to have the size of weight");
-    problem = problem.with_weight(describe(call.packed.get()));
-  }
-  // As in ATen, which has no channels_last for these.
-  const bool cuda_double = problem.dtype() == DType::other && aten::is_cuda(call.input.get());
-  if (cuda_double || problem.output_numel() == 0) problem.layout = Layout::nchw;
+  if (!call.packed) return;
+  check_like_input(call, "packed", call.packed);
+  if (aten::ndim(call.packed.get()) != 4 ||
+      aten::dims(call.packed.get()) != aten::dims(call.weight.get())) [[unlikely]]
+    throw InvalidArgument("conv_transpose2d: expected packed to have the size of weight");
+}
+
+Problem problem_of(const Call& call) {
+  const Facts input = facts(call.input.get()), weight = facts(call.weight.get());
+  const Facts bias = facts(call.bias.get());
+  const TensorDesc bias_desc = bias.desc();
+  Problem problem = Problem::of(input.desc(), weight.desc(), bias ? &bias_desc : nullptr,
+                                call.geometry, static_cast<Precision>(call.precision));
+  if (problem.output_numel() == 0) problem.layout = Layout::nchw;  // as in ATen
   return problem;
 }
 
@@ -84,101 +77,38 @@ Tensor fallback(const Call& call, const Problem& problem) {
              : aten::copy(y.get(), problem.layout);
 }
 
-void pack(Handle weight, Handle packed) {
-  if (aten::is_cuda(weight)) {
-    const std::int32_t device = aten::device_index(weight);
-    const Plan plan = plan_pack(describe(weight), device_gpu(device));
-    if (plan.served())
-      return launch(plan, {.weight = aten::data(weight), .y = aten::mutable_data(packed)}, device,
-                    aten::current_stream(device));
-  }
-  aten::copy_into(packed, weight);
-}
-
-Facts facts(Handle tensor) {
-  if (!tensor) return {};
-  Facts facts{.ndim = aten::ndim(tensor),
-              .dtype = aten::dtype(tensor),
-              .device_type = aten::device_type(tensor),
-              .device_index = aten::device_index(tensor),
-              .aligned = aten::is_aligned(tensor)};
-  const std::int64_t count = std::min<std::int64_t>(facts.ndim, 4);
-  std::copy_n(aten::sizes(tensor), count, facts.sizes.begin());
-  std::copy_n(aten::strides(tensor), count, facts.strides.begin());
-  return facts;
-}
-
-// How calls of one signature are answered on CUDA.
-struct Answer {
-  Problem problem;
-  Dims sizes{}, strides{};       // of the output
-  std::optional<Launch> launch;  // none: ATen answers, or the output is empty
-  bool x_ready = false;          // operands that can be read where they are
-  bool bias_ready = false;
-};
-
-Answer answer(const Call& call) {
-  Answer answer;
-  const Problem& problem = answer.problem = describe(call);
-  const Pair out = problem.out();
-  answer.sizes = {problem.batch, problem.out_channels, out.h, out.w};
-  answer.strides = dense_strides(answer.sizes, problem.layout);
-  const std::int32_t device = aten::device_index(call.input.get());
-  const Plan chosen = plan(problem, device_gpu(device));
-  if (!chosen.served()) return answer;
-  answer.launch.emplace(chosen, device);
-  answer.x_ready = facts(call.input.get()).is_dense(problem.layout);
-  answer.bias_ready = !call.bias || aten::is_contiguous(call.bias.get());
-  return answer;
-}
-
-// Checks and planning take microseconds, and a network asks for the same few calls again and
-// again: each thread remembers its latest ones.
-const Answer& remembered_answer(const Call& call) {
-  struct Entry {
-    Signature signature;
-    Answer answer;
-  };
-  thread_local std::array<Entry, 32> entries;
-  const Signature signature{facts(call.input.get()), facts(call.weight.get()),
-                            facts(call.bias.get()),  facts(call.packed.get()),
-                            call.geometry,           call.precision};
-  Entry& entry = entries[signature.hash() % entries.size()];
-  if (entry.signature != signature) [[unlikely]]
-    entry = {signature, answer(call)};
-  return entry.answer;
-}
-
 Tensor conv_transpose2d(const Call& call) {
   const Handle input = call.input.get();
-  if (!aten::is_cuda(input)) return fallback(call, describe(call));
+  check(call);
+  if (!aten::is_cuda(input)) return fallback(call, problem_of(call));
   check_driver();  // says it better than torch's allocation would
-  const Answer& answer = remembered_answer(call);
-  const Problem& problem = answer.problem;
-  if (!answer.launch)
-    return problem.output_numel() == 0 ? aten::empty(answer.sizes, answer.strides, input)
-                                       : fallback(call, problem);
+  const std::shared_ptr<const Answer> answer = convt::answer({.input = facts(input),
+                                                              .weight = facts(call.weight.get()),
+                                                              .bias = facts(call.bias.get()),
+                                                              .packed = facts(call.packed.get()),
+                                                              .geometry = call.geometry,
+                                                              .precision = call.precision,
+                                                              .device = aten::device_index(input)});
+  if (!answer->launch)
+    return answer->problem.output_numel() == 0 ? aten::empty(answer->sizes, answer->strides, input)
+                                               : fallback(call, answer->problem);
+
+  // Nothing made here outlives the call; torch's allocator gives it to later work of this stream.
+  Tensor x_copy, bias_copy, workspace;
   Handle x = input, bias = call.bias.get();
-  const Handle weight = call.packed ? call.packed.get() : call.weight.get();
-  std::array<Tensor, 3> copies;
-  if (!answer.x_ready) [[unlikely]]
-    x = (copies[0] = aten::copy(x, problem.layout)).get();
-  if (!answer.bias_ready) [[unlikely]]
-    bias = (copies[1] = Tensor(aten::new_clone(bias))).get();
-  Tensor y = aten::empty(answer.sizes, answer.strides, input);
-  void* workspace = nullptr;
-  if (const std::int64_t bytes = answer.launch->plan().workspace_bytes) {
-    // Elements of the input's dtype, as many as hold the bytes.
-    const std::int64_t count = (bytes + problem.element_bytes() - 1) / problem.element_bytes();
-    copies[2] = aten::empty({1, 1, 1, count}, Layout::nchw, input);
-    workspace = aten::mutable_data(copies[2].get());
-  }
-  (*answer.launch)({.x = aten::data(x),
-                    .weight = aten::data(weight),
-                    .bias = bias ? aten::data(bias) : nullptr,
-                    .y = aten::mutable_data(y.get()),
-                    .workspace = workspace},
-                   aten::current_stream(aten::device_index(input)));
+  if (!answer->x_ready) [[unlikely]]
+    x = (x_copy = aten::copy(x, answer->problem.layout)).get();
+  if (!answer->bias_ready) [[unlikely]]
+    bias = (bias_copy = Tensor(aten::new_clone(bias))).get();
+  if (answer->workspace_bytes() > 0)
+    workspace = aten::empty_bytes(answer->workspace_bytes(), input);
+  Tensor y = aten::empty(answer->sizes, answer->strides, input);
+  (*answer->launch)({.x = aten::data(x),
+                     .weight = aten::data((call.packed ? call.packed : call.weight).get()),
+                     .bias = bias ? aten::data(bias) : nullptr,
+                     .y = aten::mutable_data(y.get()),
+                     .workspace = workspace ? aten::mutable_data(workspace.get()) : nullptr},
+                    aten::current_stream(aten::device_index(input)));
   return y;
 }
 
@@ -186,26 +116,9 @@ void boxed(StableIValue* stack, std::uint64_t, std::uint64_t) {
   stack[0] = aten::abi::from(conv_transpose2d(call_of(stack)).release());
 }
 
-void boxed_pack(StableIValue* stack, std::uint64_t, std::uint64_t) {
-  const Tensor weight = aten::tensor(stack[0]), packed = aten::tensor(stack[1]);
-  if (aten::ndim(weight.get()) != 4 || facts(packed.get()).sizes != facts(weight.get()).sizes ||
-      aten::ndim(packed.get()) != 4 || !facts(packed.get()).is_dense(Layout::nhwc) ||
-      aten::dtype(packed.get()) != aten::dtype(weight.get())) [[unlikely]]
-    throw InvalidArgument(
-        "conv_transpose2d: expected packed to be like weight, in channels_last memory");
-  pack(weight.get(), packed.get());
-}
-
-void implement(torch::stable::detail::StableLibrary& library) {
-  library.impl("conv_transpose2d", &boxed);
-  library.impl("_pack", &boxed_pack);
-}
-
-STABLE_TORCH_LIBRARY(convt, library) {
-  for (const char* schema : {kSchema, kPackSchema}) library.def(schema);
-}
-STABLE_TORCH_LIBRARY_IMPL(convt, CPU, library) { implement(library); }
-STABLE_TORCH_LIBRARY_IMPL(convt, CUDA, library) { implement(library); }
+STABLE_TORCH_LIBRARY(convt, library) { library.def(kSchema); }
+STABLE_TORCH_LIBRARY_IMPL(convt, CPU, library) { library.impl("conv_transpose2d", &boxed); }
+STABLE_TORCH_LIBRARY_IMPL(convt, CUDA, library) { library.impl("conv_transpose2d", &boxed); }
 
 // AOTInductor's call of the op, for one type of device: handles are borrowed, but *result.
 AOTITorchError aoti(AtenTensorHandle input, AtenTensorHandle weight, const AtenTensorHandle* bias,

@@ -95,9 +95,13 @@ def test_conv_transpose2d_refuses(changes, kind, text):
 def test_meta_tensors_and_explain_are_refused_alike(changes, kind, text):
     arguments = {name: meta(value) for name, value in (GOOD | changes).items()}
     with raises(kind, text):
-        convt.conv_transpose2d(**arguments)
-    with raises(kind, text):
         convt.explain(**arguments, arch="sm_89")
+    if "the dtype of input" in text:  # as torch, which asks for sizes alone
+        size = F.conv_transpose2d(**arguments).shape
+        assert convt.conv_transpose2d(**arguments).shape == size
+        return
+    with raises(kind, text):
+        convt.conv_transpose2d(**arguments)
 
 
 @TABLE
@@ -161,7 +165,63 @@ def test_the_op_itself_refuses(changes, text):
         torch.ops.convt.conv_transpose2d(**good | changes)
 
 
-def test_the_words_of_aten_come_through():
+def outcome(function, *arguments, **keywords):
+    """The answer's dtype and values, or the exception's type and words, without C++ frames."""
+    try:
+        y = function(*arguments, **keywords)
+    except Exception as error:
+        return type(error), str(error).split("\n")[0]
+    return y.dtype, y.tolist()
+
+
+OTHER_DTYPES = [
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.complex64, torch.complex128, torch.float64, torch.float8_e4m3fn,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", OTHER_DTYPES, ids=str)
+def test_other_dtypes_are_answered_or_refused_as_torch_does(dtype):
+    call = {name: value.to(dtype) for name, value in GOOD.items()}
+    assert outcome(convt.conv_transpose2d, **call) == outcome(F.conv_transpose2d, **call)
+
+
+def test_the_words_of_aten_come_through_the_op():
     words = ".*not implemented" if torch.__version__ >= (2, 13) else "the reason is on stderr"
+    geometry = [1, 1, 0, 0, 0, 0, 1, 1, 1]
+    integers = [value.int() for value in GOOD.values()]
     with pytest.raises(RuntimeError, match=f"aten::convolution failed: {words}"):
-        convt.conv_transpose2d(**{name: value.int() for name, value in GOOD.items()})
+        torch.ops.convt.conv_transpose2d(*integers, geometry, 0)
+
+
+@pytest.mark.parametrize("name", ["stride", "padding", "output_padding", "dilation", "groups"])
+@pytest.mark.parametrize("value", [2**63, 2**64, (1, 2**63)])
+def test_numbers_over_64_bits(name, value):
+    if name == "groups" and isinstance(value, tuple):
+        return
+    kind = outcome(F.conv_transpose2d, **GOOD | {name: value})[0]
+    with raises(kind, f"expected {name} to fit into 64 bits, got {value}"):
+        convt.conv_transpose2d(**GOOD | {name: value})
+
+
+def test_running_out_of_memory_is_torchs_own_error():
+    image, weight = torch.empty(1, 1, 2**12, 2**12), torch.empty(1, 2**20, 1, 1)
+    ours = outcome(convt.conv_transpose2d, image, weight)
+    theirs = outcome(F.conv_transpose2d, image, weight)
+    assert ours == theirs
+    assert "can't allocate memory: you tried to allocate" in theirs[1]
+
+
+@pytest.mark.parametrize("which", GOOD)
+def test_negative_views(which):
+    call = GOOD | {which: torch._neg_view(GOOD[which])}
+    assert outcome(convt.conv_transpose2d, **call) == outcome(F.conv_transpose2d, **call)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("which", ["input", "weight"])
+def test_meta_tensors_keep_channels_last(which, memory_format):
+    values = GOOD | {which: GOOD[which].contiguous(memory_format=memory_format)}
+    y = convt.conv_transpose2d(**{name: meta(value) for name, value in values.items()})
+    assert y.is_meta
+    assert y.stride() == F.conv_transpose2d(**values).stride()

@@ -259,8 +259,12 @@ def test_after_preload_the_first_call_takes_no_millisecond_more():
 def test_pack(weight, dtype):
     weight = weight.to("cuda", dtype)
     poison(weight.numel(), dtype)
+    desc = (tuple(weight.shape), weight.stride(), {v: k for k, v in DTYPES.items()}[dtype], True)
     packed = torch.empty_like(weight, memory_format=torch.channels_last)
-    torch.ops.convt._pack(weight, packed)
+    stream = torch.cuda.current_stream().cuda_stream
+    plan = _C.plan_pack(desc, _C.device_gpu(0))
+    addresses = (0, weight.data_ptr(), 0, packed.data_ptr(), 0)
+    _C.launch(plan, addresses, device=0, stream=stream)
     assert torch.equal(packed, weight)
 
 
@@ -421,14 +425,181 @@ def test_precision_follows_torch(allow, precision, monkeypatch):
     assert_close(convt.conv_transpose2d(x, weight, stride=2), expected, "f32", precision)
 
 
-def test_module_with_a_packed_weight_follows_its_updates():
+def step(layer, x, optimizer):
+    layer(x).square().sum().backward()
+    optimizer(layer.parameters(), lr=0.1, fused=True).step()
+
+
+def update_vector(layer, _):
+    vector = torch.nn.utils.parameters_to_vector(layer.parameters()).detach()
+    torch.nn.utils.vector_to_parameters(vector, layer.parameters())
+    vector.mul_(2)
+
+
+UPDATES = {
+    "nothing": lambda layer, x: None,
+    "in place": lambda layer, x: layer.weight.detach().mul_(2),
+    "reset_parameters": lambda layer, x: layer.reset_parameters(),
+    "Adam": lambda layer, x: step(layer, x, torch.optim.Adam),
+    "AdamW": lambda layer, x: step(layer, x, torch.optim.AdamW),
+    "SGD": lambda layer, x: step(layer, x, torch.optim.SGD),
+    "Adagrad": lambda layer, x: step(layer, x, torch.optim.Adagrad),
+    ".data.copy_()": lambda layer, x: layer.weight.data.copy_(torch.randn_like(layer.weight)),
+    ".data.clamp_()": lambda layer, x: layer.weight.data.clamp_(-0.01, 0.01),
+    ".data.normal_()": lambda layer, x: layer.weight.data.normal_(),
+    "vector_to_parameters": update_vector,
+    "a moving average": lambda layer, x: layer.weight.data.lerp_(layer.weight.data.flip(0), 0.1),
+}
+
+
+def in_double(layer, x):
+    with torch.no_grad():
+        return F.conv_transpose2d(x.double(), layer.weight.double(), None, 2)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("update", UPDATES)
+def test_calls_see_every_update_of_the_weight(update, memory_format):
+    layer = convt.ConvTranspose2d(8, 8, 3, 2, bias=False, device="cuda", precision="fp32")
+    layer.to(memory_format=memory_format)
+    x = torch.randn(2, 8, 9, 9, device="cuda")
+    for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        with mode():
+            layer(x)
+        UPDATES[update](layer, x)
+        with mode():
+            assert_close(layer(x).detach(), in_double(layer, x), "f32", "fp32")
+    layer.freeze()
+    with torch.no_grad():
+        assert_close(layer(x), in_double(layer, x), "f32", "fp32")
+
+
+def test_updates_between_replays_of_a_captured_graph_are_seen():
     layer = convt.ConvTranspose2d(8, 8, 3, 2, bias=False, device="cuda", precision="fp32")
     x = torch.randn(2, 8, 9, 9, device="cuda")
+    with torch.inference_mode():
+        layer(x)
+        for frozen in (False, True):
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                y = layer(x)
+            for update in ("Adam", ".data.copy_()", "in place"):
+                with torch.inference_mode(False), torch.enable_grad():
+                    UPDATES[update](layer, x.clone())
+                if frozen:
+                    layer.freeze()  # into the memory that the graph reads
+                graph.replay()
+                assert_close(y, in_double(layer, x), "f32", "fp32")
+            layer.freeze()
+
+
+def test_a_frozen_layer_on_several_streams():
+    layer = convt.ConvTranspose2d(64, 64, 3, 2, bias=False, device="cuda", precision="fp32")
+    x = torch.randn(2, 64, 9, 9, device="cuda")
+    streams = [torch.cuda.Stream() for _ in range(4)]
+    torch.cuda.synchronize()
+    for _ in range(10):
+        layer.weight.data.mul_(1.1)
+        layer.freeze()
+        expected = in_double(layer, x)
+        torch.cuda.synchronize()
+        answers = []
+        with torch.no_grad():
+            for stream in streams:
+                with torch.cuda.stream(stream):
+                    answers.append(layer(x))
+        torch.cuda.synchronize()
+        for y in answers:
+            assert_close(y, expected, "f32", "fp32")
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_forward_call_waits_for_nothing(channels_last):
+    layer = convt.ConvTranspose2d(8, 8, 3, 2, device="cuda")
+    if channels_last:
+        layer.to(memory_format=torch.channels_last)
+    x = torch.randn(2, 8, 9, 9, device="cuda")
     with torch.no_grad():
-        for change in (lambda: None, lambda: layer.weight.mul_(2), layer.reset_parameters):
+        for change in (lambda: None, lambda: layer.weight.add_(1), layer.freeze, layer.unfreeze):
+            layer(x)
             change()
-            expected = F.conv_transpose2d(x.double(), layer.weight.double(), stride=2)
-            assert_close(layer(x), expected, "f32", "fp32")
+            torch.cuda.synchronize()
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                layer(x)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+
+OUT_OF_MEMORY = """
+import torch, convt
+x = torch.empty(1, 4, 2**12, 2**12, device="cuda", requires_grad={grad})
+layer = convt.ConvTranspose2d(4, 2**13, 4, 4, device="cuda")
+torch_layer = torch.nn.ConvTranspose2d(4, 2**13, 4, 4, device="cuda")
+words = []
+for call in (layer, torch_layer):
+    with torch.set_grad_enabled({grad}):
+        try:
+            call(x)
+        except torch.OutOfMemoryError as error:
+            words.append(str(error).split(" GPU ")[0])
+print(words)
+assert words[0].startswith("CUDA out of memory. Tried to allocate 8192.00 GiB."), words
+"""
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_running_out_of_memory_is_torchs_own_error(grad):
+    done = python(OUT_OF_MEMORY.format(grad=grad))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("fp32", 2e-6), (None, 1e-3)])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_are_as_precise_as_asked_for(precision, limit, compiled, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch._dynamo.reset()
+    layer = convt.ConvTranspose2d(256, 128, 4, 2, 1, device="cuda", precision=precision)
+    x = torch.randn(4, 256, 16, 16, device="cuda", requires_grad=True)
+    call = torch.compile(layer, backend="aot_eager") if compiled else layer
+    y = call(x)
+    grad = torch.randn_like(y)
+    y.backward(grad)
+    exact = [t.detach().double().requires_grad_() for t in (x, layer.weight, layer.bias)]
+    F.conv_transpose2d(*exact, 2, 1).backward(grad.double())
+    for got, wanted in zip((x, layer.weight, layer.bias), exact, strict=True):
+        assert (got.grad - wanted.grad).norm() <= limit * wanted.grad.norm()
+    assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int32, torch.bool])
+def test_other_dtypes_are_answered_as_torch_does(dtype):
+    x, weight = torch.ones(1, 4, 5, 5).to("cuda", dtype), torch.ones(4, 4, 3, 3).to("cuda", dtype)
+
+    def answer(function):
+        try:
+            return function(x, weight)
+        except Exception as error:
+            return type(error), str(error)
+
+    ours, theirs = answer(convt.conv_transpose2d), answer(F.conv_transpose2d)
+    if isinstance(theirs, torch.Tensor):
+        torch.testing.assert_close(ours, theirs)
+    else:
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("which", ["input", "weight", "bias"])
+def test_negative_views(which):
+    call = {
+        "input": torch.randn(1, 8, 5, 5, device="cuda"),
+        "weight": torch.randn(8, 8, 3, 3, device="cuda"),
+        "bias": torch.randn(8, device="cuda"),
+    }
+    call[which] = torch._neg_view(call[which])
+    expected = F.conv_transpose2d(**{name: tensor.double() for name, tensor in call.items()})
+    assert_close(convt.conv_transpose2d(**call, precision="fp32"), expected, "f32", "fp32")
 
 
 def test_double_goes_to_aten():

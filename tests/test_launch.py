@@ -239,116 +239,234 @@ def test_device_index_is_checked():
         _C.device_gpu(64)
 
 
-# Calls past torch's dispatcher (csrc/warm.cpp), with the CPU's tensors taken for CUDA's.
+# Calls past torch's dispatcher (csrc/eager.cpp), with the CPU's tensors taken for CUDA's.
 
-WARM = """
-import ctypes, os, struct, sys, torch, convt
+EAGER = """
+import ctypes, json, os, sys, threading, torch, convt
 import torch.nn.functional as F
-from convt import ops
+from torch.autograd import forward_ad
+from convt import _eager, ops
 from tests import fake_torch
 
 fake_torch.install({library!r})
+torch.set_grad_enabled(False)
 x, bias = torch.randn(2, 8, 5, 6), torch.randn(4)
 weight = torch.nn.Parameter(torch.randn(8, 4, 3, 3))
-packed = weight.detach().contiguous(memory_format=torch.channels_last)
+last = torch.channels_last
 
-def warm(x=x, weight=weight, packed=packed, bias=bias, layout=0, address=None, stride=2):
-    numbers = struct.pack("=11q", stride, stride, 1, 1, 0, 0, 1, 1, 1, 0, layout)
-    address = weight.data_ptr() if address is None else address
-    return ops.warm_conv_transpose2d(x, weight, address, packed, bias, numbers)
+def eager(x=x, weight=weight, bias=bias, frozen=None, stride=2, precision=0):
+    geometry = (stride, stride, 1, 1, 0, 0, 1, 1, 1)
+    return ops.eager_conv_transpose2d(x, weight, bias, frozen, geometry, precision)
 """
 
-LAUNCHES = """
-for images in x, x.contiguous(memory_format=torch.channels_last), x:
+
+@pytest.fixture
+def run_eager(run, fake_dlpack):
+    """As run, after EAGER; the run has to succeed."""
+
+    def runner(code, **environment):
+        code, error, calls = run(EAGER.format(library=str(fake_dlpack)) + code, **environment)
+        assert code == 0, error
+        return error, calls
+
+    return runner
+
+
+def pointers(launch):
+    """The first four addresses of a launch, its stream and its device."""
+    *_, stream, device, words = (part.strip() for part in launch.split("|"))
+    return [*struct.unpack("=4Q", bytes.fromhex(words)[:32])], stream, device
+
+
+IN_CHANNELS_LAST = """
+weight = weight.contiguous(memory_format=last)
+for images in x, x.contiguous(memory_format=last), x:
     for b in bias, None:
-        y, expected = warm(images, bias=b), F.conv_transpose2d(images, weight, b, 2, 1)
+        y, expected = eager(images, weight, b), F.conv_transpose2d(images, weight, b, 2, 1)
         assert (y.shape, y.stride(), y.dtype) == (expected.shape, expected.stride(), x.dtype)
-        addresses = [t.data_ptr() if t is not None else 0 for t in (images, packed, b, y)]
+        addresses = [t.data_ptr() if t is not None else 0 for t in (images, weight, b, y)]
         print(*addresses, file=sys.stderr)
 """
 
 
-def test_a_warm_call_launches_on_its_tensors(run, fake_dlpack):
-    code, error, calls = run(WARM.format(library=str(fake_dlpack)) + LAUNCHES)
-    assert code == 0, error
+def test_an_eager_call_launches_on_its_tensors(run_eager):
+    error, calls = run_eager("x = x.contiguous(memory_format=last)" + IN_CHANNELS_LAST)
     launches = only(calls, "cuLaunchKernel")
-    assert len(launches) == len(error.splitlines()) == 6
+    assert len(launches) == len(error.splitlines()) == 6  # nothing is packed
     for addresses, launch in zip(error.splitlines(), launches, strict=True):
-        *_, stream, device, words = (part.strip() for part in launch.split("|"))
-        assert (stream, device) == ("77", "on 0")
-        pointers = struct.unpack("=4Q", bytes.fromhex(words)[:32])
-        assert list(pointers) == [int(address) for address in addresses.split()]
+        expected = [int(address) for address in addresses.split()]
+        assert pointers(launch) == (expected, "77", "on 0")
 
 
-NOT_WARM = """
-double = lambda t: t.double() if isinstance(t, torch.Tensor) else t
-assert warm() is not None
-others = dict(
-    no_tensor=warm(1),
-    a_subclass=warm(torch.nn.Parameter(x)),
-    three_dimensions=warm(x[0]),
-    sparse=warm(x.to_sparse()),
-    another_dtype=warm(x.double()),
-    a_dtype_without_kernels=warm(*map(double, (x, weight, packed, bias))),
-    wrong_channels=warm(x[:, :4].contiguous()),
-    strided=warm(torch.randn(2, 8, 5, 12)[..., ::2]),
-    empty=warm(x[:0]),
-    negative=warm(torch._neg_view(x)),
-    no_memory=warm(torch._efficientzerotensor(x.shape)),
-    another_address=warm(address=weight.data_ptr() + 4),
-    another_order=warm(layout=1),
-    transposed=warm(weight=weight.detach().transpose(2, 3)),
-    packed_of_another_size=warm(packed=packed[:4]),
-    not_packed=warm(packed=weight.detach()),
-    unaligned=warm(packed=torch.randn(999).as_strided(packed.shape, packed.stride(), 1)),
-    strided_bias=warm(bias=torch.randn(8)[::2]),
-    long_bias=warm(bias=torch.randn(8)),
-    bad_stride=warm(stride=0),
-)
-assert not [name for name, y in others.items() if y is not None]
-ctypes.CDLL(os.environ["CONVT_LIBCUDA"]).cuCtxPushCurrent_v2(ctypes.c_void_p(2))
-assert warm() is None  # torch would make the output on the current device, 1
+EVERY_CALL = """
+layer = convt.ConvTranspose2d(8, 4, 3, 2, 1, precision="fp32")  # which ATen cannot promise
+def calls():
+    layer(x)
+    layer.weight.data.mul_(2)
+    convt.conv_transpose2d(x, layer.weight, layer.bias, 2, 1, precision="fp32")
+calls(); calls()
+print(layer.weight.data_ptr(), file=sys.stderr)
+layer.freeze()
+layer(x); layer(x)
+print(layer._frozen.packed.data_ptr(), file=sys.stderr)
+layer.weight.add_(1)
+layer(x)
+layer.freeze()
+layer(x)
+layer.unfreeze()
+layer(x)
 """
 
 
-def test_what_a_warm_call_leaves_to_the_op(run, fake_dlpack):
-    code, error, calls = run(WARM.format(library=str(fake_dlpack)) + NOT_WARM)
-    assert code == 0, error
-    assert len(only(calls, "cuLaunchKernel")) == 1
+def test_each_call_packs_the_weight_anew_unless_it_is_frozen(run_eager):
+    error, calls = run_eager(EVERY_CALL)
+    weight, frozen = map(int, error.split())
+    # A call is a launch that packs, whose first pointer is the weight, and one that reads its
+    # fourth; or one that reads the frozen weight.
+    launches = [pointers(launch)[0] for launch in only(calls, "cuLaunchKernel")]
+    kinds = []
+    while launches:
+        first, *launches = launches
+        if first[0] == weight:
+            packed, (second, *launches) = first[1], launches
+            assert second[1] == packed != weight
+            kinds.append("packs")
+        else:
+            assert first[1] == frozen
+            kinds.append("frozen")
+    assert kinds == 4 * ["packs"] + 2 * ["frozen"] + ["packs", "frozen", "packs"]
 
 
-def test_a_failed_warm_call_names_itself_and_the_error(run, fake_dlpack):
-    code, error, _ = run(
-        WARM.format(library=str(fake_dlpack)) + "warm()", FAKE_CUDA_FAIL="cuLaunchKernel"
-    )
+NOT_EAGER = """
+class Watched(torch.utils._python_dispatch.TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **kwargs or {})
+
+class Seen(torch.overrides.TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*args, **kwargs or {})
+
+class CudaAutocast:
+    def __enter__(self): torch.set_autocast_enabled("cuda", True)
+    def __exit__(self, *_): torch.set_autocast_enabled("cuda", False)
+
+def under(mode):
+    with mode:
+        return eager()
+
+assert eager() is not None
+others = dict(
+    no_tensor=eager(1),
+    a_subclass=eager(x.as_subclass(type("Sub", (torch.Tensor,), {}))),
+    sparse=eager(x.to_sparse()),
+    another_dtype=eager(x.double()),
+    strided=eager(torch.randn(2, 8, 5, 12)[..., ::2]),
+    negative=eager(torch._neg_view(x)),
+    negative_weight=eager(weight=torch._neg_view(weight)),
+    negative_bias=eager(bias=torch._neg_view(bias)),
+    no_memory=eager(torch._efficientzerotensor(x.shape)),
+    strided_bias=eager(bias=torch.randn(8)[::2]),
+    too_large=eager(stride=2**63),
+    grad=under(torch.enable_grad()),
+    dispatch_mode=under(Watched()),
+    function_mode=under(Seen()),
+    autocast=under(CudaAutocast()),
+    forward_mode=under(forward_ad.dual_level()),
+    profiler=under(torch.profiler.profile()),
+    without_cudnn=under(torch.backends.cudnn.flags(enabled=False)),
+)
+assert not [name for name, y in others.items() if y is not None]
+torch.func.vmap(lambda x: print(eager(x), file=sys.stderr) or x)(torch.stack([x, x]))
+ctypes.CDLL(os.environ["CONVT_LIBCUDA"]).cuCtxPushCurrent_v2(ctypes.c_void_p(2))
+assert eager() is None  # torch would make the output on the current device, 1
+"""
+
+
+def test_what_an_eager_call_leaves_to_others(run_eager):
+    error, calls = run_eager(NOT_EAGER)
+    assert error.splitlines()[-1] == "None"  # the profiler greets
+    assert len(only(calls, "cuLaunchKernel")) == 2  # the weight's and the layer's
+
+
+def test_an_eager_call_says_when_aten_answers(run_eager):
+    run_eager("""
+double = [t.double() for t in (x, weight, bias)]
+assert eager(*double) is False
+assert eager(x[:0]) is False
+y = convt.conv_transpose2d(*double, 2)
+assert torch.equal(y, F.conv_transpose2d(*double, 2))
+""")
+
+
+def test_bad_eager_calls_are_refused(run_eager):
+    run_eager("""
+for changes, words in (
+    (dict(x=x[0]), "expected input to have 4 dimensions"),
+    (dict(x=x[:, :4].contiguous()), "expected input to have 8 channels for weight"),
+    (dict(bias=torch.randn(8)), "expected bias to be 1-dimensional with 4 elements, got size [8]"),
+    (dict(stride=0), "expected stride to be positive, got (0, 0)"),
+):
+    try:
+        eager(**changes)
+    except RuntimeError as error:
+        assert words in str(error), str(error)
+    else:
+        raise AssertionError(changes)
+""")
+
+
+def test_a_failed_launch_names_itself_and_the_error(run, fake_dlpack):
+    code = EAGER.format(library=str(fake_dlpack)) + "eager()"
+    code, error, _ = run(code, FAKE_CUDA_FAIL="cuLaunchKernel")
     assert code != 0
     assert "RuntimeError: convt: cuLaunchKernel failed: CUDA_ERROR_FAKE" in error
 
 
-MODULE = """
-module = convt.ConvTranspose2d(8, 4, 3, 2, 1)
-with torch.inference_mode():
-    module(x)
-    y = module(x)  # warm
-    assert y.is_inference() and y.shape == (2, 4, 9, 11)
-    module(x[0])
-    hook = module.register_forward_hook(lambda *_: None)
-    module(x)
-    hook.remove()
-    module(x)  # warm
-module(x).sum().backward()
-with torch.no_grad():
-    assert not module(x).requires_grad  # warm
-    for change in (lambda: module.weight.add_(1), lambda: module.bias.data.add_(1)):
-        change()
-        module(x)
-    module.bias = None
-    module(x)
-    module(x)  # warm
+def test_running_out_of_memory_is_torchs_own_error(run_eager):
+    error, calls = run_eager("""
+image, w = torch.empty(1, 1, 2**12, 2**12), torch.empty(1, 2**20, 1, 1)
+def words(f):
+    try:
+        f(image, w, None, 1)
+    except Exception as error:
+        return type(error), str(error).split("(")[0]
+assert words(convt.conv_transpose2d) == words(F.conv_transpose2d), words(convt.conv_transpose2d)
+assert "t allocate memory: you tried to allocate" in words(convt.conv_transpose2d)[1]
+""")
+    assert not error
+    assert only(calls, "cuLaunchKernel") == []
+
+
+NETWORK = """
+layers = [row for row in json.load(open("benchmarks/layers.json")) if row["dtype"] == "f32"][:100]
+signatures = []
+for row in layers:  # memory that nobody touches costs nothing
+    for batch in row["batch"], row["batch"] + 1:
+        image = torch.empty(batch, row["in_channels"], row["in_h"], row["in_w"])
+        group_out = row["out_channels"] // row["groups"]
+        kernel = torch.empty(row["in_channels"], group_out, *row["kernel"])
+        pairs = [row[k] for k in ("stride", "padding", "output_padding", "dilation")]
+        geometry = (*(n for pair in pairs for n in pair), row["groups"])
+        facts = image.shape, kernel.shape, geometry
+        if facts not in [s[0] for s in signatures]:
+            signatures.append((facts, (image, kernel, None, None, geometry, 1)))
+
+@torch.no_grad()
+def network():
+    for _, arguments in signatures:
+        ops.eager_conv_transpose2d(*arguments)
+
+before = _eager.answers_planned()
+for _ in range(2):
+    threads = [threading.Thread(target=network) for _ in range(16)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+print(len(signatures), _eager.answers_planned() - before, file=sys.stderr)
 """
 
 
-def test_a_module_makes_warm_calls(run, fake_dlpack):
-    code, error, calls = run(WARM.format(library=str(fake_dlpack)) + MODULE)
-    assert code == 0, error
-    assert len(only(calls, "cuLaunchKernel")) == 5  # changing data behind bias is no change of bias
+def test_a_network_of_200_layers_is_planned_once_for_16_threads(run_eager):
+    error, _ = run_eager(NETWORK)
+    layers, planned = map(int, error.split())
+    assert layers > 180
+    assert planned == layers

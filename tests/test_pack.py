@@ -1,4 +1,4 @@
-"""The packed weight: the kernel that copies it, its plan, and the op that writes it."""
+"""The packed weight: the kernel that copies it, and its plan."""
 
 import pytest
 import torch
@@ -9,7 +9,6 @@ from tests.planning import gpu, variants
 
 ARCH = _C.architectures("cubin")[0]
 VARIANTS = variants()
-pack = torch.ops.convt._pack.default
 
 WEIGHTS = {
     "one tile": torch.randn(3, 5, 3, 3),
@@ -71,25 +70,3 @@ def test_no_layer_is_planned_on_it():
         one = (1, 1)
         problem = _C.problem_of(desc, weight, None, one, (0, 0), (0, 0), one, 1, "fp16")
         assert VARIANTS[_C.plan(problem, gpu(ARCH)).variant]["family"] != "pack"
-
-
-@pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
-def test_op_packs(weight):
-    packed = torch.empty_like(weight, memory_format=torch.channels_last)
-    pack(weight, packed)
-    assert torch.equal(packed, weight)
-
-
-@pytest.mark.parametrize(
-    "packed",
-    [
-        torch.empty(2, 3, 4, 5),
-        torch.empty(2, 3, 5, 4).contiguous(memory_format=torch.channels_last),
-        torch.empty(2, 3, 4, 5).double().contiguous(memory_format=torch.channels_last),
-        torch.empty(3),
-    ],
-    ids=["contiguous", "of another size", "of another dtype", "of one dimension"],
-)
-def test_op_checks_where_it_writes(packed):
-    with pytest.raises(RuntimeError, match="expected packed to be like weight, in channels_last"):
-        pack(torch.randn(2, 3, 4, 5), packed)

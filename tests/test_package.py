@@ -12,7 +12,7 @@ import torch
 import convt
 
 PACKAGE = Path(convt.__file__).parent
-EXTENSIONS = [next(PACKAGE.glob(f"{name}.*.so")).name for name in ("_C", "_warm")]
+EXTENSIONS = [next(PACKAGE.glob(f"{name}.*.so")).name for name in ("_C", "_eager")]
 LIBRARIES = ["lib/libconvt_core.so", "lib/libconvt_torch.so", *EXTENSIONS]
 OLDEST_LINUX = "manylinux_2_28"  # torch's own
 
@@ -24,7 +24,8 @@ EXPECTED = {
     "_cli_doctor.py",
     "_cli_layer.py",
     "_cli_machine.py",
-    "_warm.pyi",
+    "_eager.pyi",
+    "_torch.py",
     "aoti.py",
     "cli.py",
     "functional.py",

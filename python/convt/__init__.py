@@ -1,13 +1,12 @@
 """Transposed convolution for NVIDIA GPUs with Triton kernels compiled ahead of time."""
 
-from pathlib import Path
 from typing import Any
 
 from convt import _late
 from convt.aoti import aoti_compile_and_package
 from convt.functional import conv_transpose2d, explain, preload
 from convt.functional_nd import conv_transpose1d, conv_transpose3d
-from convt.nn import ConvTranspose2d, ModelNew
+from convt.nn import ConvTranspose2d, ModelNew, freeze
 from convt.nn_nd import (
     ConvTranspose1d,
     ConvTranspose3d,
@@ -15,6 +14,7 @@ from convt.nn_nd import (
     LazyConvTranspose2d,
     LazyConvTranspose3d,
 )
+from convt.ops import LIBRARY_FOLDER
 from convt.replacing import replace, restore
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "conv_transpose2d",
     "conv_transpose3d",
     "explain",
+    "freeze",
     "preload",
     "replace",
     "restore",
@@ -39,7 +40,7 @@ __all__ = [
 
 __version__: str
 # For find_package(convt) in CMake.
-cmake_prefix_path = str(Path(__file__).parent)
+cmake_prefix_path = str(LIBRARY_FOLDER.parent)
 
 
 def __getattr__(name: str) -> Any:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from convt import ops
 
-_LIBRARY_FOLDER = Path(__file__).parent / "lib"
 # csrc/torch_op.cpp; inductor derives the name of a shim from the op and the type of device.
 _SHIMS = [
     f"""AOTITorchError aoti_torch_{device}_conv_transpose2d(
@@ -41,7 +39,7 @@ def aoti_compile_and_package(
         "aot_inductor.custom_op_libs": ["convt_torch", ":libstdc++.so.6"],
     }
     # Inductor has no option for where a library is; the compilers it uses read this.
-    path = os.pathsep.join(filter(None, [str(_LIBRARY_FOLDER), os.environ.get("LIBRARY_PATH")]))
+    path = os.pathsep.join(filter(None, [str(ops.LIBRARY_FOLDER), os.environ.get("LIBRARY_PATH")]))
     with mock.patch.dict(os.environ, LIBRARY_PATH=path):
         package: str = torch._inductor.aoti_compile_and_package(
             exported_program, inductor_configs={**direct, **(inductor_configs or {})}, **options

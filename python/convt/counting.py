@@ -10,7 +10,11 @@ import torch
 
 def register_flops() -> None:
     """The op counts as torch's own convolution."""
-    from torch.utils.flop_counter import conv_flop_count, register_flop_formula
+    from torch.utils.flop_counter import (
+        conv_backward_flop,
+        conv_flop_count,
+        register_flop_formula,
+    )
 
     @register_flop_formula(torch.ops.convt.conv_transpose2d)
     def _forward(
@@ -21,6 +25,13 @@ def register_flops() -> None:
         **keywords: Any,
     ) -> int:
         return conv_flop_count(input_shape, weight_shape, out_shape, transposed=True)
+
+    @register_flop_formula(torch.ops.convt.conv_transpose2d_backward_fp32, get_raw=True)
+    def _backward(grad: Any, input: Any, weight: Any, _: Any, mask: Any, *, out_val: Any) -> Any:
+        no, transposed = None, True
+        arguments = grad, input, weight, no, no, no, no, transposed, no, no, mask
+        formula: Any = conv_backward_flop  # its decorator changes its arguments
+        return formula(*arguments, out_val=out_val)
 
 
 def register_as_compute_intensive() -> None:

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any, Literal
+from contextlib import nullcontext
+from typing import Any, Literal, NoReturn
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, is_autocast_enabled, is_grad_enabled
-from torch._C import (  # by name: looked up through modules, each costs a warm call 0.02 us more
-    _are_functorch_transforms_active,
-    _get_cudnn_enabled,
-    _get_fp32_precision_getter,
-    _get_tracing_state,
-    _is_any_autocast_enabled,
-    _len_torch_dispatch_stack,
-    _len_torch_function_stack,
-)
-from torch._C._autograd import _profiler_enabled
-from torch.autograd import forward_ad
-from torch.compiler import is_dynamo_compiling
+from torch import Tensor
+from torch.nn import Parameter
 
-from convt import _C, ops
+from convt import _C, _torch, ops
 
 Precision = Literal["tf32", "fp32", "fp16"]
 IntOrPair = int | Sequence[int]
@@ -69,7 +59,8 @@ def conv_transpose2d(
     """
     _check_tensors(weight, bias)
     geometry = geometry_of(stride, padding, output_padding, dilation, groups)
-    return call(input, weight, bias, geometry, precision, None)
+    wanted = switch_of(geometry) if precision is None else precision_value(precision)
+    return call(input, weight, bias, geometry, wanted, None)
 
 
 def explain(
@@ -107,7 +98,7 @@ def explain(
     if input.dim() != 4:
         input = _batch_of_one(input)
     aligned = input.is_meta or input.data_ptr() % 16 == 0
-    value = torch_precision(geometry) if precision is None else precision_value(precision)
+    value = switched(switch_of(geometry) if precision is None else precision_value(precision))
     problem = ops.problem(input, weight, bias, geometry, value, aligned=aligned)
     return _C.plan(problem, _gpu(arch, input.device))
 
@@ -128,48 +119,112 @@ def call(
     weight: Tensor,
     bias: Tensor | None,
     geometry: ops.Geometry,
-    precision: Precision | None,
-    packed: Tensor | None,
+    precision: int | str,
+    frozen: tuple[Any, ...] | None,
 ) -> Tensor:
-    """Runs the op under torch's switches. `packed`: the weight in channels_last memory, if kept."""
-    if not isinstance(input, Tensor):
-        _check_input(input)
-    if _are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return _aten(input, weight, bias, geometry)
-    if _is_any_autocast_enabled():
-        input, weight, bias = _autocast(input, weight, bias)
-        packed = None
-    value = torch_precision(geometry) if precision is None else precision_value(precision)
+    """Answers a call. `precision`: a value, or the name of torch's switch. `frozen`: see nn."""
+    if _torch.is_compiling():
+        return _unusual(input, weight, bias, geometry, precision, None)
+    y = ops.eager_conv_transpose2d(input, weight, bias, frozen, geometry, precision)
+    if y is None:
+        return _unusual(input, weight, bias, geometry, precision, frozen)
+    return _aten(input, weight, bias, geometry, precision) if y is False else y
+
+
+def _unusual(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: ops.Geometry,
+    precision: int | str,
+    frozen: tuple[Any, ...] | None,
+) -> Tensor:
+    """A call that needs more than its kernels: under a mode of torch's, off CUDA, or wrong."""
+    _check_input(input)
+    if _torch.are_transforms_active() or _torch.is_forward_mode():
+        return _aten(input, weight, bias, geometry)  # torch has rules for its own op only
     if input.dim() != 4:
         batch = _batch_of_one(input)
-        return ops.conv_transpose2d(batch, weight, bias, geometry, value, packed).squeeze(0)
-    if torch.compiler.is_compiling():
-        return ops.conv_transpose2d(input, weight, bias, geometry, value, packed)
-    if torch.is_grad_enabled() or torch.is_inference_mode_enabled():
-        return ops.eager_conv_transpose2d(input, weight, bias, geometry, value, packed)
-    # Under no_grad the autograd kernel, which is Python, would cost 7 us and do nothing.
-    with torch._C._AutoDispatchBelowAutograd():
-        return ops.eager_conv_transpose2d(input, weight, bias, geometry, value, packed)
-
-
-def is_plain_inference(input: Tensor) -> bool:
-    """Whether nothing traces, casts, differentiates, intercepts or watches ops."""
-    return (
-        not is_dynamo_compiling()  # other compilers are modes on the dispatch stack
-        and type(input) is Tensor
-        and not is_grad_enabled()
-        and forward_ad._current_level < 0
-        and not _are_functorch_transforms_active()
-        and not is_autocast_enabled()  # for CUDA; only its modules have warm calls
-        and not _len_torch_dispatch_stack()
-        and not _len_torch_function_stack()
-        and not _get_tracing_state()
-        and not _profiler_enabled()
+        return call(batch, weight, bias, geometry, precision, frozen).squeeze(0)
+    done: Any = nullcontext()
+    if _torch.is_any_autocast_enabled():
+        input, weight, bias = _autocast(input, weight, bias)
+        done = torch.autocast(input.device.type, enabled=False)
+    tensors = [tensor for tensor in (input, weight, bias) if tensor is not None]
+    if not input.is_floating_point():
+        return _aten(input, weight, bias, geometry)  # torch's words, or its answer
+    if (
+        _torch.is_watched()
+        or input.is_meta
+        or (input.is_cuda and not ops.HAS_EAGER)
+        or any(type(tensor) not in (Tensor, Parameter) for tensor in tensors)
+    ):
+        return _through_op(input, weight, bias, geometry, precision)
+    problem = ops.problem(input, weight, bias, geometry, switched(precision))
+    if not input.is_cuda or input.dtype not in ops.DTYPES:
+        return _aten(input, weight, bias, geometry, precision)
+    last = problem.layout == "nhwc"
+    input = input.resolve_neg().contiguous(
+        memory_format=torch.channels_last if last else torch.contiguous_format
     )
+    weight = weight.resolve_neg()
+    bias = None if bias is None else bias.resolve_neg().contiguous()
+    with torch.cuda.device(input.device), done:
+        apply: Any = _Differentiable.apply
+        y: Tensor = apply(input, weight, bias, geometry, precision, frozen)
+        return y
 
 
-def _aten(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: ops.Geometry) -> Tensor:
-    """For torch.func and forward-mode AD, whose rules torch has for its own op only."""
+class _Differentiable(torch.autograd.Function):
+    """An eager call with gradients, without the 7 us that the op's take."""
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        geometry: ops.Geometry,
+        precision: int | str,
+        frozen: tuple[Any, ...] | None,
+    ) -> Tensor:
+        y = ops.eager_conv_transpose2d(input, weight, bias, frozen, geometry, precision)
+        if y is None:  # an unaligned weight that no kernel packs, and other rarities
+            return _through_op(input, weight, bias, geometry, precision)
+        return _aten(input, weight, bias, geometry, precision) if y is False else y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, precision, _ = inputs
+        ops.setup_context(ctx, (*tensors, switched(precision), None), output)
+
+    backward = staticmethod(ops.backward)
+
+
+def _through_op(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: ops.Geometry,
+    precision: int | str,
+) -> Tensor:
+    packed = None
+    if _torch.is_compiling() and weight.is_cuda:
+        # In the graph, where constant folding can take it out.
+        packed = weight.detach().contiguous(memory_format=torch.channels_last)
+    return ops.conv_transpose2d(input, weight, bias, geometry, switched(precision), packed)
+
+
+def _aten(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: ops.Geometry,
+    precision: int | str = "",
+) -> Tensor:
+    """Torch's own; fp32 is multiplied as fp32 if that is asked for."""
+    if precision == 0 and input.is_cuda and input.dtype == torch.float32:
+        with _torch.fp32_products:
+            return _aten(input, weight, bias, geometry)
     sh, sw, ph, pw, oph, opw, dh, dw, groups = geometry
     return F.conv_transpose2d(input, weight, bias, (sh, sw), (ph, pw), (oph, opw), groups, (dh, dw))
 
@@ -182,8 +237,9 @@ def geometry_of(
     groups: int,
 ) -> ops.Geometry:
     """The op's geometry from ints and pairs. Only types and lengths are checked."""
-    if type(groups) is not int:
-        groups = _integer(groups, "groups", "an int", groups)
+    groups = _integer(groups, "groups", "an int", groups)
+    if not _fits(groups):
+        _too_large(ValueError, "groups", groups)
     return (
         *_pair(stride, "stride"),
         *_pair(padding, "padding"),
@@ -203,50 +259,46 @@ def precision_value(precision: str) -> int:
     return ops.PRECISIONS.index(precision)
 
 
-def torch_precision(geometry: ops.Geometry) -> int:
-    """What torch would multiply fp32 with at this moment, so as never to be less accurate."""
-    return switch(switch_of(geometry))
-
-
 def switch_of(geometry: ops.Geometry) -> str:
-    """Which of torch's switches tells the precision of this geometry's products."""
+    """The name of torch's switch that tells the precision of this geometry's products."""
     stride_h, stride_w, _, _, output_padding_h, output_padding_w, _, _, _ = geometry
-    if output_padding_h < stride_h and output_padding_w < stride_w:
-        return "conv"
-    return "matmul"  # cuDNN does not take it: ATen runs a matrix product
+    # cuDNN does not take more output padding: ATen runs a matrix product.
+    by_cudnn = output_padding_h < stride_h and output_padding_w < stride_w
+    return "conv" if by_cudnn else "matmul"
 
 
-def switch(kind: str) -> int:
-    """The precision that torch's switch for "conv" or "matmul" stands at."""
-    # torch.export disables cuDNN while it traces, which says nothing of where the graph will run.
-    if not (_get_cudnn_enabled() or torch.compiler.is_exporting()):
-        kind = "matmul"
-    return 1 if _get_fp32_precision_getter("cuda", kind) == "tf32" else 0
-
-
-# torch.compiler.assume_constant_result, which would import half of torch (1.1 s) to say so.
-switch._dynamo_marked_constant = True  # type: ignore[attr-defined]
+def switched(precision: int | str) -> int:
+    """What torch would multiply fp32 with at this moment, so as never to be less accurate."""
+    return precision if isinstance(precision, int) else int(_torch.allows_tf32(precision))
 
 
 def _pair(value: IntOrPair, name: str) -> tuple[int, int]:
     """(height, width) of an int, or of a sequence of one or two."""
     if type(value) is int:
-        return value, value
-    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int:
-        return value
-    expected = "an int or a pair of ints"
+        return (value, value) if _fits(value) else _too_large(ValueError, name, value)
     if isinstance(value, (tuple, list)):
         if len(value) not in (1, 2):
-            raise RuntimeError(f"conv_transpose2d: expected {name} to be {expected}, got {value}")
-        return (
-            _integer(value[0], name, expected, value),
-            _integer(value[-1], name, expected, value),
-        )
-    only = _integer(value, name, expected, value)
-    return only, only
+            raise RuntimeError(f"conv_transpose2d: expected {name} to be {_PAIR}, got {value}")
+        h, w = _integer(value[0], name, _PAIR, value), _integer(value[-1], name, _PAIR, value)
+        return (h, w) if _fits(h) and _fits(w) else _too_large(TypeError, name, value)
+    only = _integer(value, name, _PAIR, value)
+    return (only, only) if _fits(only) else _too_large(ValueError, name, value)
+
+
+_PAIR = "an int or a pair of ints"
+
+
+def _fits(value: int) -> bool:
+    return -(2**63) <= value < 2**63
+
+
+def _too_large(kind: type[Exception], name: str, value: object) -> NoReturn:
+    raise kind(f"conv_transpose2d: expected {name} to fit into 64 bits, got {value}")
 
 
 def _integer(value: Any, name: str, expected: str, got: object) -> int:
+    if type(value) is int:
+        return value
     if not isinstance(value, bool):
         try:
             return operator.index(value)

@@ -1,7 +1,7 @@
-"""The registered op `torch.ops.convt.conv_transpose2d` and what torch needs to trace it.
+"""The registered op `torch.ops.convt.conv_transpose2d`, eager calls past it, and its gradients.
 
-The op itself is C++ (csrc/torch_op.cpp). Here are its gradient and its fake kernel, which tells
-sizes and strides without data.
+The op itself is C++ (csrc/torch_op.cpp), and so are eager calls (csrc/eager.cpp). Here are the
+gradients, and the fake kernel, which tells sizes and strides without data.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convt import _C, _warm
+from convt import _C, _eager, _torch
 
 OLDEST_TORCH = (2, 10)  # whose stable ABI the op library is built for
 if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
@@ -23,20 +23,26 @@ if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
         f"(pip install --upgrade 'torch>={oldest}')"
     )
 
-_LIBRARY = Path(__file__).parent / "lib" / "libconvt_torch.so"
-torch.ops.load_library(str(_LIBRARY))  # type: ignore[no-untyped-call]
+# Beside the extension, which is not beside this file in an editable install.
+LIBRARY_FOLDER = Path(_C.__file__).parent / "lib"
+torch.ops.load_library(  # type: ignore[no-untyped-call]
+    str(LIBRARY_FOLDER / "libconvt_torch.so")
+)
 
 conv_transpose2d: Callable[..., Tensor] = torch.ops.convt.conv_transpose2d.default
-# What it calls, a quarter of a microsecond sooner; tracers know only the former.
-eager_conv_transpose2d: Callable[..., Tensor] = torch.ops.convt.conv_transpose2d.default._op
-# Past torch's dispatcher; None where a call needs more than its kernel. See csrc/warm.cpp.
-warm_conv_transpose2d: Callable[..., Tensor | None] = _warm.conv_transpose2d
-pack: Callable[[Tensor, Tensor], None] = torch.ops.convt._pack.default
 
-# Warm calls make their output as inductor's code does, in half the time of torch.empty_strided.
-_empty_strided = getattr(torch._C._dynamo.guards, "_empty_strided_cuda", None)
-if _empty_strided is not None:
-    _warm.use_tensors(torch.Tensor, _empty_strided)
+# `(input, weight, bias, frozen, geometry, precision)` to a tensor if nothing but kernels is needed,
+# to False if the call is right and ATen answers it, to None in all other cases. `frozen` is None or
+# convt.nn._Frozen; `precision` one of PRECISIONS by index, or the name of torch's switch.
+eager_conv_transpose2d: Callable[..., Any] = _eager.conv_transpose2d
+# Without, the op answers all that kernels serve.
+HAS_EAGER = _eager.use_torch(
+    torch,
+    torch.nn.Parameter,
+    _torch.empty_strided_cuda,
+    _torch.fp32_precision,
+    _torch.QUESTIONS,
+)
 
 # Nine ints: stride, padding, output_padding, dilation (each height, width) and groups.
 Geometry = Sequence[int]
@@ -111,6 +117,9 @@ def _fake(
     from torch._prims_common import suggest_memory_format
     from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+    if input.is_meta:  # as torch's own, which tells a size whatever the dtypes
+        weight = weight.to(input.dtype)
+        bias = None if bias is None else bias.to(input.dtype)
     if not _is_symbolic(input, weight, bias):
         problem(input, weight, bias, geometry, precision)
     sh, sw, ph, pw, oph, opw, dh, dw, groups = geometry
@@ -134,21 +143,74 @@ def _fake(
     return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=memory_format)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, weight, bias, (sh, sw, ph, pw, oph, opw, dh, dw, groups), _, _ = inputs
-    ctx.save_for_backward(input, weight)
-    ctx.bias_sizes = None if bias is None else list(bias.shape)
+# Gradients are ATen's.
+
+_Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def _aten_backward(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    geometry: Geometry,
+    mask: Sequence[bool],
+) -> _Gradients:
+    sh, sw, ph, pw, oph, opw, dh, dw, groups = geometry
+    bias_sizes = [weight.shape[1] * groups] if mask[2] else None
     transposed = True
-    ctx.geometry = ([sh, sw], [ph, pw], [dh, dw], transposed, [oph, opw], groups)
+    gradients: _Gradients = torch.ops.aten.convolution_backward.default(
+        grad, input, weight, bias_sizes,
+        [sh, sw], [ph, pw], [dh, dw], transposed, [oph, opw], groups, list(mask),
+    )  # fmt: skip
+    return gradients
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+# With fp32 products whatever torch's switches say: an op, so that compiled graphs keep the promise.
+_LIBRARY: Any = torch.library.Library("convt", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define(
+    "conv_transpose2d_backward_fp32(Tensor grad, Tensor input, Tensor weight, int[] geometry, "
+    "bool[] mask) -> (Tensor, Tensor, Tensor)"
+)
+
+
+def _backward_fake(
+    grad: Tensor, input: Tensor, weight: Tensor, geometry: Geometry, mask: Sequence[bool]
+) -> tuple[Tensor, ...]:
+    gradients = _aten_backward(grad, input, weight, geometry, mask)
+    return tuple(grad.new_empty(0) if g is None else g for g in gradients)
+
+
+def _backward_fp32(*args: Any) -> tuple[Tensor, ...]:
+    with _torch.fp32_products:
+        return _backward_fake(*args)
+
+
+for _device in ("CPU", "CUDA"):
+    _LIBRARY.impl("conv_transpose2d_backward_fp32", _backward_fp32, _device)
+torch.library.register_fake("convt::conv_transpose2d_backward_fp32", _backward_fake, lib=_LIBRARY)
+
+
+def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     input, weight = ctx.saved_tensors
-    mask = list(ctx.needs_input_grad[:3])
-    gradients = torch.ops.aten.convolution_backward.default(
-        grad, input, weight, ctx.bias_sizes, *ctx.geometry, mask
-    )
+    mask = ctx.needs_input_grad[:3]
+    gradients: Sequence[Tensor | None]
+    if not ctx.fp32:
+        gradients = _aten_backward(grad, input, weight, ctx.geometry, mask)
+    elif torch.is_grad_enabled():  # to be differentiated again, for which ATen's has the formula
+        with _torch.fp32_products:
+            gradients = _aten_backward(grad, input, weight, ctx.geometry, mask)
+    else:
+        gradients = torch.ops.convt.conv_transpose2d_backward_fp32(
+            grad, input, weight, ctx.geometry, mask
+        )
+        gradients = [g if wanted else None for g, wanted in zip(gradients, mask, strict=True)]
     return (*gradients, None, None, None)
 
 
-torch.library.register_autograd("convt::conv_transpose2d", _backward, setup_context=_setup_context)
+def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    input, weight, _, ctx.geometry, precision, _ = inputs
+    ctx.save_for_backward(input, weight)
+    ctx.fp32 = input.dtype == torch.float32 and PRECISIONS[precision] == "fp32"
+
+
+torch.library.register_autograd("convt::conv_transpose2d", backward, setup_context=setup_context)

@@ -17,7 +17,10 @@ namespace convt {
 // What torch would multiply fp32 convolutions with at this moment.
 inline Precision torch_precision() {
   const at::Context& context = at::globalContext();
-  return context.userEnabledCuDNN() && context.allowTF32CuDNN() ? Precision::tf32 : Precision::fp32;
+  // By operator: the question for all of cuDNN throws once convolutions and RNNs differ.
+  const auto conv = context.float32Precision(at::Float32Backend::CUDA, at::Float32Op::CONV);
+  return context.userEnabledCuDNN() && conv == at::Float32Precision::TF32 ? Precision::tf32
+                                                                          : Precision::fp32;
 }
 
 // at::conv_transpose2d answered by convt's kernels.
@@ -28,6 +31,8 @@ inline Precision torch_precision() {
 //   packed    the weight in channels_last memory, if you keep one; else each call makes it, which
 //             costs nothing where the weight already is
 //
+// Errors of torch's, out of memory too, come as std::runtime_error: the C shims below the op drop
+// their type. Before torch 2.13 they print the reason to stderr.
 // CPU tensors, and CUDA problems that no kernel serves, go to ATen. No gradients: for inference.
 // Throws c10::Error or convt::InvalidArgument (a std::runtime_error) where torch would refuse.
 inline at::Tensor conv_transpose2d(const at::Tensor& input, const at::Tensor& weight,

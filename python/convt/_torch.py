@@ -1,0 +1,141 @@
+"""What convt uses of torch that is not public, in one place: a missing name only costs speed.
+
+A missing question is answered with yes: then calls go through torch's dispatcher, which asks it
+itself, or to torch's own convolution.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+
+def private(path: str, fallback: Any) -> Any:
+    """The object at a path in torch, or what does instead."""
+    found: Any = torch
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return fallback if found is None else found
+
+
+def _yes() -> bool:
+    return True
+
+
+# By name: looked up through modules, each costs a call 0.02 us more.
+_Question = Callable[[], bool]
+are_transforms_active: _Question = private("_C._are_functorch_transforms_active", _yes)
+is_any_autocast_enabled: _Question = private("_C._is_any_autocast_enabled", _yes)
+_len_dispatch_stack: _Question = private("_C._len_torch_dispatch_stack", _yes)
+_len_function_stack: _Question = private("_C._len_torch_function_stack", _yes)
+_get_tracing_state: _Question = private("_C._get_tracing_state", _yes)
+_is_profiler_enabled: _Question = private("_C._autograd._profiler_enabled", _yes)
+# Other compilers are modes on the dispatch stack.
+is_compiling = torch.compiler.is_dynamo_compiling
+
+
+def is_forward_mode() -> bool:
+    """Whether forward-mode AD may be on."""
+    return getattr(forward_ad, "_current_level", 0) >= 0
+
+
+# Whether something traces, intercepts or watches ops.
+_WATCHERS = (_len_dispatch_stack, _len_function_stack, _get_tracing_state, _is_profiler_enabled)
+
+
+def is_watched() -> bool:
+    return is_compiling() or any(question() for question in _WATCHERS)
+
+
+# `(sizes, strides, dtype)` to memory on the current CUDA device: as inductor's code does, in half
+# the time of torch.empty_strided.
+empty_strided_cuda: Callable[..., torch.Tensor] = private(
+    "_C._dynamo.guards._empty_strided_cuda",
+    lambda sizes, strides, dtype: torch.empty_strided(sizes, strides, dtype=dtype, device="cuda"),
+)
+
+
+def _fp32_precision(_: str, kind: str) -> str:
+    switches: dict[str, Any] = {
+        "conv": torch.backends.cudnn,
+        "matmul": torch.backends.cuda.matmul,
+    }
+    return "tf32" if switches[kind].allow_tf32 else "ieee"
+
+
+_get_cudnn_enabled: _Question = private(
+    "_C._get_cudnn_enabled", lambda: bool(torch.backends.cudnn.enabled)
+)
+fp32_precision: Callable[[str, str], str] = private(
+    "_C._get_fp32_precision_getter", _fp32_precision
+)
+
+
+def allows_tf32(kind: str) -> bool:
+    """Whether torch would multiply fp32 as TF32 on CUDA now, in a "conv" or a "matmul"."""
+    # torch.export disables cuDNN while it traces, which says nothing of where the graph will run.
+    if not (_get_cudnn_enabled() or torch.compiler.is_exporting()):
+        kind = "matmul"
+    return fp32_precision("cuda", kind) == "tf32"
+
+
+def _is_cudnn_off() -> bool:
+    return not _get_cudnn_enabled()
+
+
+# Any yes, and a call needs more than its kernels.
+QUESTIONS = (
+    torch.is_grad_enabled,
+    *_WATCHERS,
+    are_transforms_active,
+    is_forward_mode,
+    torch.is_autocast_enabled,  # for CUDA, which is all that matters here
+    _is_cudnn_off,
+)
+
+
+# torch.compiler.assume_constant_result, which would import half of torch (1.1 s) to say so.
+allows_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+class _Fp32Scope:
+    """While a thread is inside, torch's convolutions on CUDA do not multiply fp32 as TF32.
+
+    Torch's switches are the process's, so other threads' convolutions do not either: they are
+    slower for that while, never less accurate. The first to enter switches, the last to leave
+    switches back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: list[tuple[Any, str]] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside > 1 or not allows_tf32("conv"):
+                return
+            # From the most general on: a switch that inherits tells its parent's value, and could
+            # not be put back. Those that still say TF32 below a parent that does not are set.
+            backends: Any = torch.backends
+            cudnn = backends.cudnn
+            for switch in (backends, cudnn, cudnn.conv, cudnn.rnn):
+                before = switch.fp32_precision
+                if switch is backends or before == "tf32":
+                    self._before.append((switch, before))
+                    switch.fp32_precision = "ieee"
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            while self._inside == 0 and self._before:
+                switch, before = self._before.pop()
+                switch.fp32_precision = before
+
+
+fp32_products = _Fp32Scope()
