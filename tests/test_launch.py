@@ -239,7 +239,7 @@ def test_device_index_is_checked():
         _C.device_gpu(64)
 
 
-# Calls past torch's dispatcher (csrc/eager.cpp), with the CPU's tensors taken for CUDA's.
+# Calls past torch's dispatcher (csrc/python/eager.cpp), with the CPU's tensors taken for CUDA's.
 
 EAGER = """
 import ctypes, json, os, sys, threading, torch, convt

@@ -7,10 +7,8 @@ from aot.variants import Variant
 
 # By stride: between the rows of the shared image, and how much of one is stored at once. The pitch,
 # pixels * stride + gap, exceeds what is stored at once by a power of two.
-WIDE_IMAGES = {2: (128, 128), 3: (128, 256), 4: (128, 128), 5: (128, 256),
-               6: (256, 512), 7: (256, 128), 8: (256, 256)}  # fmt: skip
-NARROW_IMAGES = {2: (128, 128), 3: (64, 128), 4: (128, 128), 5: (64, 128),
-                 6: (128, 256), 7: (64, 256), 8: (256, 256)}  # fmt: skip
+WIDE_IMAGES = {2: (128, 128), 3: (128, 256), 4: (128, 128), 5: (128, 256)}
+NARROW_IMAGES = {2: (128, 128), 3: (64, 128), 4: (128, 128), 5: (64, 128)}
 IMAGES = ((Tile(128, 8, 32), WIDE_IMAGES), (Tile(64, 8, 64), NARROW_IMAGES))
 
 # Pixels copied at once: four bytes, the least that can be copied asynchronously. 0: not so copied.
@@ -22,7 +20,7 @@ def variants() -> Iterator[Variant]:
     for math in ACCURATE_MATHS:
         for tile, images in IMAGES:
             for stride, (gap, columns) in images.items():
-                for taps in sorted({min(stride, 3), stride}):
+                for taps in (3, 5) if stride == 5 else (stride,):
                     for copied, sector in INPUT_AND_OUTPUT[math]:
                         sizes = {"GAP": gap, "COLUMNS": columns, "COPIED": copied,
                                  **tile.constants(math), "WARPS": 4, "STRIDE": stride,

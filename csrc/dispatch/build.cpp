@@ -92,7 +92,9 @@ std::string Plan::str() const {
                jit ? " PTX, which the driver compiles at first use" : "", ", grid ", grid.x, " x ",
                grid.y, " x ", grid.z, ", ", 32 * variant.warps, " threads, ", image.shared_bytes,
                " bytes of shared memory, ", image.registers, " registers: ", reason,
-               exceeds ? "; its products are fp32's, more accurate than asked for" : "");
+               exceeds ? text("; its products are ", name(variant.math),
+                              "'s, more accurate than asked for")
+                       : std::string());
     if (steps.size() > 1) {
       append(out, text("\n  ", steps.size(), " steps:"));
       for (const Step& each : steps) append(out, text(" ", each.variant->name));

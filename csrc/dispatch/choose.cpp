@@ -15,7 +15,9 @@ namespace {
 // Whether a variant multiplies as the problem needs, or more accurately.
 bool accurate_enough(const Variant& variant, const Problem& problem) noexcept {
   const Math needed = problem.needed_math();
-  return variant.math == needed || (variant.math == Math::fp32 && needed == Math::tf32);
+  // TF32 has fp16's bits, and more of the exponent's.
+  return variant.math == needed || (variant.math == Math::fp32 && needed == Math::tf32) ||
+         (needed == Math::fp16 && (variant.math == Math::tf32 || variant.math == Math::fp32));
 }
 
 // Null if the config may answer the problem; else why not, as a literal.

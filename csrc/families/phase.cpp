@@ -63,9 +63,9 @@ struct Fit {
   double start, memory, tap, program;
 };
 
-Fit fit_of(const Problem& problem) noexcept {
-  const bool contiguous = problem.layout == Layout::nchw;
-  switch (problem.needed_math()) {
+Fit fit_of(Math math, Layout layout) noexcept {
+  const bool contiguous = layout == Layout::nchw;
+  switch (math) {
     case Math::fp32:
       return contiguous ? Fit{5, 3.0, 2.1e-4, 1.2e-4} : Fit{6, 0.5, 2.5e-4, 0.3e-4};
     case Math::tf32:
@@ -83,7 +83,8 @@ double microseconds(const Config& config, const Problem& problem, const Gpu& gpu
   if ((t.aligned && !vectors_fit(problem)) ||
       (!t.wide && !narrow_enough(problem, box.images(t.block_pixels))) ||
       !weight_rows_fit(problem, t.block_in) || count > kInt32 ||
-      config.variant->math != problem.needed_math())  // more accurate products only take longer
+      (config.variant->math == Math::fp32 && problem.needed_math() != Math::fp32 &&
+       !t.wide))  // more accurate products only take longer
     return kNever;
   const std::int64_t depth = cdiv(problem.group_in(), t.block_in) * t.block_in;
   // Wide and unaligned loads take more instructions.
@@ -92,7 +93,7 @@ double microseconds(const Config& config, const Problem& problem, const Gpu& gpu
                       product(t.block_pixels + t.block_out, depth) * slowdown;
   const double taps =
       static_cast<double>(problem.taps()) / product(problem.h.stride, problem.w.stride);
-  const Fit fit = fit_of(problem);
+  const Fit fit = fit_of(config.variant->math, problem.layout);
   const double memory = memory_us(problem, gpu);
   const double math = clock_us((fit.tap * taps + fit.program) * work, gpu);
   return fit.start + std::max(fit.memory * memory + math, 1.05 * memory + 0.1 * math);

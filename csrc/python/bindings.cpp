@@ -1,5 +1,5 @@
 // Python's view of the core: problems, GPUs, configs, plans, and launches on raw addresses. Tensors
-// pass in warm.cpp only (pybind11 is tied to one Python, the registered op is not).
+// pass in eager.cpp only (pybind11 is tied to one Python, the registered op is not).
 #include <pybind11/operators.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

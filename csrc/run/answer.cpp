@@ -1,10 +1,10 @@
-#include "answer.hpp"
+#include "run/answer.hpp"
 
 #include <atomic>
 #include <mutex>
 
-#include "cache.hpp"
 #include "convt/plan.hpp"
+#include "run/cache.hpp"
 
 namespace convt {
 namespace {

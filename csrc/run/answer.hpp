@@ -8,7 +8,7 @@
 
 #include "convt/export.hpp"
 #include "convt/launch.hpp"
-#include "facts.hpp"
+#include "run/facts.hpp"
 
 namespace convt {
 

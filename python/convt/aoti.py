@@ -9,7 +9,7 @@ import torch
 
 from convt import ops
 
-# csrc/torch_op.cpp; inductor derives the name of a shim from the op and the type of device.
+# csrc/torch/torch_op.cpp; inductor derives the name of a shim from the op and the type of device.
 _SHIMS = [
     f"""AOTITorchError aoti_torch_{device}_conv_transpose2d(
         AtenTensorHandle input, AtenTensorHandle weight, const AtenTensorHandle* bias,

@@ -18,7 +18,7 @@ _Model = TypeVar("_Model", bound=nn.Module)
 
 
 class _Frozen(NamedTuple):
-    """A weight in the kernels' memory order, and what torch said of it; csrc/eager.cpp reads it."""
+    """A weight in the kernels' memory order, and what torch said of it, for eager.cpp."""
 
     source: nn.Parameter
     version: int | None  # of inference tensors, which have none

@@ -1,6 +1,6 @@
 """The registered op `torch.ops.convt.conv_transpose2d`, eager calls past it, and its gradients.
 
-The op itself is C++ (csrc/torch_op.cpp), and so are eager calls (csrc/eager.cpp). Here are the
+The op itself is C++ (csrc/torch/), and so are eager calls (csrc/python/eager.cpp). Here are the
 gradients, and the fake kernel, which tells sizes and strides without data.
 """
 

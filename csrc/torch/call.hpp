@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "aten.hpp"
 #include "convt/problem.hpp"
+#include "torch/aten.hpp"
 
 namespace convt {
 

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "convt/problem.hpp"
-#include "facts.hpp"
+#include "run/facts.hpp"
 
 struct CUstream_st;
 

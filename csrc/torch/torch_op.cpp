@@ -5,12 +5,12 @@
 #include <memory>
 #include <string>
 
-#include "aten.hpp"
-#include "call.hpp"
 #include "convt/launch.hpp"
 #include "convt/problem.hpp"
 #include "convt/require_torch_op.hpp"
 #include "run/answer.hpp"
+#include "torch/aten.hpp"
+#include "torch/call.hpp"
 
 namespace convt {
 namespace {
