@@ -309,6 +309,9 @@ def test_explain_without_a_gpu():
     assert all(plan.served and plan.gpu.arch == 89 for plan in plans)
     assert plans[0].problem == plans[1].problem
     assert plans[2].problem.batch == 1
+    by_name = convt.explain(x, weight, bias, arch="RTX 4060", precision="fp32")
+    assert (by_name.gpu.name, by_name.gpu.multiprocessors) == ("RTX 4060", 24)
+    assert "modelled for RTX 4060 (sm_89, 24 multiprocessors, 272 GB/s" in str(by_name)
 
 
 def test_explain_follows_the_ops_rules():

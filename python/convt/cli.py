@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "replace":
             _cli_replace.add_arguments(command)
         if name == "plan":
-            command.add_argument("--arch", help="like sm_89; default: the first GPU's")
+            command.add_argument("--arch", help="like sm_89 or 'RTX 4090'; default: the first GPU")
         command.add_argument("--json", action="store_true", help="print one JSON object")
         command.set_defaults(run=run)
     return parser
