@@ -443,7 +443,6 @@ UPDATES = {
     "Adam": lambda layer, x: step(layer, x, torch.optim.Adam),
     "AdamW": lambda layer, x: step(layer, x, torch.optim.AdamW),
     "SGD": lambda layer, x: step(layer, x, torch.optim.SGD),
-    "Adagrad": lambda layer, x: step(layer, x, torch.optim.Adagrad),
     ".data.copy_()": lambda layer, x: layer.weight.data.copy_(torch.randn_like(layer.weight)),
     ".data.clamp_()": lambda layer, x: layer.weight.data.clamp_(-0.01, 0.01),
     ".data.normal_()": lambda layer, x: layer.weight.data.normal_(),
@@ -461,7 +460,8 @@ def in_double(layer, x):
 @pytest.mark.parametrize("update", UPDATES)
 def test_calls_see_every_update_of_the_weight(update, memory_format):
     layer = convt.ConvTranspose2d(8, 8, 3, 2, bias=False, device="cuda", precision="fp32")
-    layer.to(memory_format=memory_format)
+    if update != "vector_to_parameters":  # which torch has for contiguous ones alone
+        layer.to(memory_format=memory_format)
     x = torch.randn(2, 8, 9, 9, device="cuda")
     for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
         with mode():
@@ -513,6 +513,7 @@ def test_a_frozen_layer_on_several_streams():
             assert_close(y, expected, "f32", "fp32")
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_a_forward_call_waits_for_nothing(channels_last):
     layer = convt.ConvTranspose2d(8, 8, 3, 2, device="cuda")

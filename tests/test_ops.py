@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import convt
+from convt import _torch, ops
 from tests.planning import Layer
 from tests.reference import assert_close, reference
 
@@ -297,6 +299,97 @@ print(convt.explain(x, w, dilation=2, output_padding=1).problem.precision)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert tuple(run.stdout.split()) == SWITCHES[statements]
+
+
+SETTINGS = [
+    "pass",
+    "backends.fp32_precision = 'tf32'",
+    "cudnn.fp32_precision = 'tf32'",
+    "cudnn.conv.fp32_precision = 'tf32'",
+    "cudnn.conv.fp32_precision = 'none'; backends.fp32_precision = 'tf32'",
+    "cudnn.allow_tf32 = False",
+    "cudnn.rnn.fp32_precision = 'ieee'",
+]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_scope_of_fp32_products_leaves_no_trace(setting):
+    # In processes of their own, with and without: what a switch inherits shows only later.
+    code = """
+import sys, torch
+from convt import _torch
+from torch import backends
+from torch.backends import cudnn
+{setting}
+seen = []
+if sys.argv[1] == "with":
+    for error in (None, ValueError()):
+        try:
+            with _torch.fp32_products:
+                with _torch.fp32_products:
+                    assert not _torch.allows_tf32("conv")
+                assert not _torch.allows_tf32("conv")
+                if error: raise error
+        except ValueError: pass
+def see():
+    seen.append([s.fp32_precision for s in (backends, cudnn, cudnn.conv, cudnn.rnn)])
+    try: seen.append(cudnn.allow_tf32)
+    except RuntimeError: seen.append("mixed")
+see()
+for value in ("ieee", "tf32", "none"):
+    backends.fp32_precision = value; see()
+cudnn.fp32_precision = "ieee"; see()
+print(seen)
+"""
+    code = code.format(setting=setting)
+    outputs = [
+        subprocess.run([sys.executable, "-c", code, how], capture_output=True, check=True).stdout
+        for how in ("with", "without")
+    ]
+    assert outputs[0] == outputs[1]
+
+
+def test_threads_share_the_scope_of_fp32_products():
+    def work(_):
+        for _ in range(200):
+            with _torch.fp32_products:
+                assert not _torch.allows_tf32("conv")
+        return True
+
+    before = _torch.allows_tf32("conv")
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
+    assert _torch.allows_tf32("conv") == before
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_are_multiplied_as_the_answer_was(compiled, precision, monkeypatch):
+    seen = []
+    backward = ops._aten_backward
+
+    def watched(*args):
+        seen.append(_torch.allows_tf32("conv"))
+        return backward(*args)
+
+    monkeypatch.setattr(ops, "_aten_backward", watched)
+    x, weight, bias = tensors(LAYERS[0], requires_grad=True)
+    value = ops.PRECISIONS.index(precision)
+
+    def function(x, weight, bias):
+        return op(x, weight, bias, geometry(LAYERS[0]), value)
+
+    y = (torch.compile(function, backend="aot_eager") if compiled else function)(x, weight, bias)
+    seen.clear()  # of tracing
+    y.sum().backward()
+    if precision == "fp32":
+        assert seen == [False]
+        assert _torch.allows_tf32("conv")
+    else:
+        assert seen == ([] if compiled else [True])  # in the graph it is torch's op
+    got = [tensor.grad for tensor in (x, weight, bias)]
+    expected = F.conv_transpose2d(x, weight, bias, *arguments(LAYERS[0])).sum()
+    torch.testing.assert_close(got, list(torch.autograd.grad(expected, (x, weight, bias))))
 
 
 def test_explain_without_a_gpu():

@@ -13,9 +13,12 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
+PRIVATE_NAMES: list[str] = []
+
 
 def private(path: str, fallback: Any) -> Any:
     """The object at a path in torch, or what does instead."""
+    PRIVATE_NAMES.append(path)
     found: Any = torch
     for name in path.split("."):
         found = getattr(found, name, None)
@@ -113,7 +116,7 @@ class _Fp32Scope:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._before: list[tuple[Any, str]] = []
+        self._before: list[tuple[Any, str, Any]] = []
 
     def __enter__(self) -> None:
         with self._lock:
@@ -124,18 +127,34 @@ class _Fp32Scope:
             # not be put back. Those that still say TF32 below a parent that does not are set.
             backends: Any = torch.backends
             cudnn = backends.cudnn
-            for switch in (backends, cudnn, cudnn.conv, cudnn.rnn):
-                before = switch.fp32_precision
-                if switch is backends or before == "tf32":
-                    self._before.append((switch, before))
-                    switch.fp32_precision = "ieee"
+            name: str = "fp32_precision"
+            on: Any = "tf32"
+            off: Any = "ieee"
+            switches = [backends, cudnn, cudnn.conv, cudnn.rnn]
+            if not hasattr(backends, name):  # the older of torch's two ways
+                name, on, off, switches = "allow_tf32", True, False, [cudnn]
+            for switch in switches:
+                before = getattr(switch, name)
+                if switch is backends or before == on:
+                    self._before.append((switch, name, before))
+                    setattr(switch, name, off)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             while self._inside == 0 and self._before:
-                switch, before = self._before.pop()
-                switch.fp32_precision = before
+                setattr(*self._before.pop())
 
 
 fp32_products = _Fp32Scope()
+
+
+def suggest_memory_format(tensor: torch.Tensor) -> torch.memory_format:
+    """Which of torch's memory formats a tensor lies in, by its strides, symbolic ones too."""
+    try:  # half a second that only those pay who trace, for whom torch has imported it
+        from torch._prims_common import suggest_memory_format as suggest
+    except ImportError:
+        last = torch.channels_last
+        is_last = tensor.is_contiguous(memory_format=last) and not tensor.is_contiguous()
+        return last if is_last else torch.contiguous_format
+    return suggest(tensor)

@@ -114,7 +114,6 @@ def _fake(
     packed: Tensor | None = None,
 ) -> Tensor:
     # Imported by torch itself where it traces; half a second that `import convt` must not take.
-    from torch._prims_common import suggest_memory_format
     from torch.fx.experimental.symbolic_shapes import statically_known_true
 
     if input.is_meta:  # as torch's own, which tells a size whatever the dtypes
@@ -136,8 +135,8 @@ def _fake(
         statically_known_true(batch == 0)
     )
     channels_last = not contiguous and torch.channels_last in (
-        suggest_memory_format(input),
-        suggest_memory_format(weight),
+        _torch.suggest_memory_format(input),
+        _torch.suggest_memory_format(weight),
     )
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=memory_format)
