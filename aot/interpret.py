@@ -26,24 +26,55 @@ TORCH_TYPES = {
     "*i8": torch.int8, "*i32": torch.int32, "*i64": torch.int64,
 }  # fmt: skip
 
-_create_dot = interpreter.InterpreterBuilder.create_dot
+_create_plain_dot = interpreter.InterpreterBuilder.create_dot
 
 
-def _widened(value: interpreter.TensorHandle) -> interpreter.TensorHandle:
-    if value.dtype != interpreter.tl.bfloat16:
-        return value
-    data = (value.data.astype(np.uint32) << 16).view(np.float32)
-    return interpreter.TensorHandle(data, interpreter.tl.float32)
+def _operand(value: interpreter.TensorHandle, tf32: bool) -> np.ndarray:
+    """What a tensor core reads of an operand: all of 16-bit numbers, TF32 of 32-bit ones."""
+    data: np.ndarray = value.data
+    if value.dtype == interpreter.tl.bfloat16:
+        data = (data.astype(np.uint32) << 16).view(np.float32)
+    elif tf32:
+        data = (data.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
+    return data
 
 
-def _create_dot_bf16(self: Any, a: Any, b: Any, *rest: Any) -> Any:
-    """Triton 3.6 multiplies bf16 bit patterns as integers: widen them, as it does 8-bit floats."""
-    return _create_dot(self, _widened(a), _widened(b), *rest)
+def _truncated(sums: np.ndarray) -> np.ndarray:
+    """To fp32, towards zero."""
+    nearest = sums.astype(np.float32)
+    beyond = np.isfinite(nearest) & (np.abs(nearest) > np.abs(sums))
+    return np.where(beyond, np.nextafter(nearest, np.float32(0)), nearest)
 
 
-def bf16_products() -> Any:
-    """A context in which the interpreter multiplies bf16 matrices right."""
-    return mock.patch.object(interpreter.InterpreterBuilder, "create_dot", _create_dot_bf16)
+def _create_dot(self: Any, a: Any, b: Any, acc: Any, precision: Any, *rest: Any) -> Any:
+    """acc + a @ b as a tensor core adds it up: exactly for 32 bytes of depth, then truncated.
+
+    Triton 3.6's own neither truncates TF32's operands nor sums, and multiplies bf16's bit patterns.
+    """
+    tf32 = a.dtype == interpreter.tl.float32 and precision.name == "TF32"
+    if not tf32 and a.dtype.primitive_bitwidth != 16:
+        return _create_plain_dot(self, a, b, acc, precision, *rest)
+    left, right = (_operand(value, tf32).astype(np.float64) for value in (a, b))
+    sums = acc.data
+    step = 256 // a.dtype.primitive_bitwidth
+    for k in range(0, left.shape[-1], step):
+        sums = _truncated(sums + left[..., k : k + step] @ right[..., k : k + step, :])
+    return interpreter.TensorHandle(sums, acc.dtype.scalar)
+
+
+def _create_clampf(self: Any, value: Any, low: Any, high: Any, propagate_nan: Any) -> Any:
+    """NaN becomes a bound where it is not asked for; Triton 3.6's own always keeps it."""
+    clamped = np.clip(value.data, low.data, high.data)
+    if propagate_nan.name != "ALL":
+        clamped = np.where(np.isnan(value.data), low.data, clamped)
+    return interpreter.TensorHandle(clamped, value.dtype.scalar)
+
+
+def gpu_arithmetic() -> Any:
+    """A context in which the interpreter multiplies matrices and clamps as a GPU does."""
+    return mock.patch.multiple(
+        interpreter.InterpreterBuilder, create_dot=_create_dot, create_clampf=_create_clampf
+    )
 
 
 @contextmanager
@@ -88,7 +119,7 @@ def launch(plan: Any, variant: dict[str, Any], x: Any, weight: Any, bias: Any, y
     plan: a `convt._C.Plan`; variant: its entry of `convt._C.variants()`. The tensors lie as the
     kernel reads them: x and y dense in the plan's layout, weight in its order, bias maybe None.
     """
-    with bf16_products(), prefetches(x) as lines:
+    with gpu_arithmetic(), prefetches(x) as lines:
         kernel_of(variant)[plan.grid](**arguments_of(plan, variant, x, weight, bias, y))
     return lines
 
@@ -133,5 +164,5 @@ def run(plan: Any, x: Any, weight: Any, bias: Any, y: Any) -> None:
         maps = {n: memory.descriptor(spec, elements) for n, spec in step["maps"].items()}
         arguments = {**pointers, **maps, **step["arguments"], **variant["constants"]}
         read = next(t for t in (x, weight) if t is not None)
-        with bf16_products(), prefetches(read):
+        with gpu_arithmetic(), prefetches(read):
             kernel_of(variant)[step["grid"]](**arguments)

@@ -73,6 +73,19 @@ def plan(layer, dtype="f32", precision="fp32", layout="nchw", *, family):
     return plan_of_family(family, layer.problem(dtype, precision, layout), gpu(ARCH))
 
 
+def plan_of(family, layer, products="fp32", dtype="f32", layout="nchw"):
+    """Of a family's best config that makes just such products; ValueError if there is none."""
+    # Whoever asks for fp16's products may get TF32's, however few they are.
+    problem = layer.problem(dtype, "fp16" if products == "tf32" else "fp32", layout)
+    for config, _ in _C.candidates(problem, gpu(ARCH)):
+        if config == "aten":
+            continue
+        variant = VARIANTS[config.split()[0]]
+        if (variant["family"], variant["constants"].get("PRECISION")) == (family, products):
+            return _C.plan_with(problem, gpu(ARCH), config)
+    raise ValueError(f"{family} does not serve {problem} with {products} products")
+
+
 def run(chosen, layout, x, weight, bias, shape, dtype, held):
     """What the kernel leaves in memory that held `held`; it touches nothing around that."""
     memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
@@ -184,17 +197,15 @@ def test_prefetches_stay_in_the_input():
         check(IN_ORDER[0], layout="nhwc", chosen=chosen)
 
 
+PRODUCTS = [("f32", "tf32"), ("f16", "native"), ("bf16", "native")]
+
+
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-@pytest.mark.parametrize(
-    ("dtype", "precision"), [("f32", "tf32"), ("f32", "fp16"), ("f16", "fp32"), ("bf16", "fp32")]
-)
-def test_dtype_and_precision(dtype, precision, layout):
-    check(
-        Layer(2, 20, 17, (4, 6), (3, 3), (2, 2), (1, 1), (1, 1), bias=True),
-        dtype,
-        precision,
-        layout,
-    )
+@pytest.mark.parametrize(("dtype", "products"), PRODUCTS)
+def test_dtypes_and_products(dtype, products, layout):
+    layer = Layer(2, 20, 17, (4, 6), (3, 3), (2, 2), (1, 1), (1, 1), bias=True)
+    chosen = plan_of("phase", layer, products, dtype, layout)
+    check(layer, dtype, "tf32" if products == "tf32" else "fp32", layout, chosen)
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
@@ -208,16 +219,13 @@ def test_dtype_and_precision_of_a_single_tap(dtype, precision, layout):
     check(layer, dtype, "fp32" if dtype == "f32" else precision, layout)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "precision"),
-    [("f32", "fp32"), ("f32", "tf32"), ("f32", "fp16"), ("f16", "fp32"), ("bf16", "fp32")],
-)
+@pytest.mark.parametrize(("dtype", "products"), [("f32", "fp32"), *PRODUCTS])
 @pytest.mark.parametrize("width", [8, 7], ids=["aligned", "odd"])
-def test_dtype_and_precision_of_a_pixel_shuffle(dtype, precision, width):
+def test_dtypes_and_products_of_a_pixel_shuffle(dtype, products, width):
     layer = Layer(2, 72, 24, (4, width), (2, 2), (2, 2), bias=True)
-    chosen = plan(layer, dtype, precision, family="pixel_shuffle")
+    chosen = plan_of("pixel_shuffle", layer, products, dtype)
     assert VARIANTS[chosen.variant]["traits"]["aligned"] == (width == 8)
-    check(layer, dtype, precision)
+    check(layer, dtype, "tf32" if products == "tf32" else "fp32", chosen=chosen)
 
 
 @pytest.mark.parametrize("stride", [4, 5])  # pixels in order, and neighbours in a thread
@@ -283,16 +291,16 @@ def test_channels_over_a_step(layout):
     check(Layer(1, 144, 16, (2, 6), (2, 2), (2, 2), bias=True), "f16", "fp32", layout)
 
 
-def answer(family, layer, x, weight, bias=None, dtype="f32", precision="fp32"):
+def answer(family, layer, x, weight, bias=None, dtype="f32", products="fp32"):
     """What `family` answers, in memory that held something finite."""
     layout = "nhwc" if family.endswith("nhwc") else "nchw"
-    chosen = plan(layer, dtype, precision, layout, family=family)
+    products = products if dtype == "f32" else "native"
+    chosen = plan_of(family, layer, products, dtype, layout)
     shape = layer.batch, layer.out_channels, *chosen.problem.output_size
     return run(chosen, layout, x, weight, bias, shape, x.dtype, 7.0)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-@pytest.mark.parametrize("precision", ["tf32", "fp32"])
 @pytest.mark.parametrize(
     ("family", "channels", "kernel", "stride"),
     [
@@ -303,16 +311,67 @@ def answer(family, layer, x, weight, bias=None, dtype="f32", precision="fp32"):
         ("single_tap_nhwc", 16, 1, 1),
     ],
 )
-def test_nan_and_infinity_reach_the_output(family, channels, kernel, stride, precision):
+def test_nan_and_infinity_reach_the_output(family, channels, kernel, stride):
     added = max(stride - kernel, 0)
     layer = Layer(1, channels, 16, (2, 4), (1, kernel), (1, stride), output_padding=(0, added))
     x = torch.zeros(1, channels, 2, 4)
     x[0, 0, 0, 0] = float("nan")
     x[0, 0, 1, 1] = float("inf")
-    y = answer(family, layer, x, torch.ones(channels, 16, 1, kernel), precision=precision)
+    y = answer(family, layer, x, torch.ones(channels, 16, 1, kernel))
     assert y[0, :, 0, 0].isnan().all()
     assert y[0, :, 1, stride].isposinf().all()
     assert (y[0, :, 1, 0] == 0).all()
+
+
+NAN_LIKE_INFINITY = 0x7F800001  # its upper bits are infinity's
+EVERY_FAMILY = [
+    ("phase", "fp32", Layer(1, 32, 8, (2, 4), (3, 3), (2, 2), (1, 1))),
+    ("phase", "tf32", Layer(1, 32, 8, (2, 4), (3, 3), (2, 2), (1, 1))),
+    ("pixel_shuffle", "fp32", Layer(1, 48, 8, (2, 4), (2, 2), (2, 2))),
+    ("pixel_shuffle", "tf32", Layer(1, 48, 8, (2, 4), (2, 2), (2, 2))),
+    ("pixel_shuffle_shallow", "fp32", Layer(1, 16, 8, (2, 4), (2, 2), (2, 2))),
+    ("single_tap_nchw", "fp32", Layer(1, 16, 8, (2, 4), (2, 2), (3, 3))),
+    ("single_tap_nhwc", "fp32", Layer(1, 16, 8, (2, 4), (2, 2), (3, 3))),
+]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("operand", ["input", "weight"])
+@pytest.mark.parametrize(("family", "products", "layer"), EVERY_FAMILY)
+def test_a_nan_whatever_its_payload_reaches_its_outputs(family, products, layer, operand):
+    x = torch.ones(1, layer.in_channels, *layer.size)
+    weight = torch.ones(layer.in_channels, layer.out_channels, *layer.kernel)
+    special = x[:, 3, 1, 2] if operand == "input" else weight[3, 5, 1]
+    special.view(torch.int32).fill_(NAN_LIKE_INFINITY)
+    expected = reference(x, weight, None, layer)
+    assert expected.isnan().any()
+    assert expected.isfinite().any()
+    y = answer(family, layer, x, weight, products=products)
+    torch.testing.assert_close(y.double(), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("operand", ["input", "weight"])
+@pytest.mark.parametrize(("family", "products", "layer"), EVERY_FAMILY)
+def test_the_largest_number_stays_finite(family, products, layer, operand):
+    x = torch.zeros(1, layer.in_channels, *layer.size)
+    weight = torch.zeros(layer.in_channels, layer.out_channels, *layer.kernel)
+    large, other = (x[0, 3, 1, 2], weight) if operand == "input" else (weight[3, 5, 1, 1], x)
+    large.fill_(torch.finfo(torch.float32).max)
+    other.fill_(0.25)
+    y = answer(family, layer, x, weight, products=products)
+    assert_close(y, reference(x, weight, None, layer), "f32", products)
+
+
+@pytest.mark.parametrize("family", ["phase", "pixel_shuffle"])
+def test_sums_of_many_products_are_rounded_as_fp32s(family):
+    """Tensor cores truncate whatever they add to: all of one sign, the error would grow."""
+    several = family == "phase"
+    geometry = ((4, 4), (2, 2), (1, 1)) if several else ((2, 2), (2, 2))
+    layer = Layer(1, 128 if several else 512, 8, (1, 8), *geometry)
+    x = torch.rand(1, layer.in_channels, *layer.size)
+    weight = torch.rand(layer.in_channels, layer.out_channels, *layer.kernel)
+    y = answer(family, layer, x, weight)
+    assert_close(y, reference(x, weight, None, layer), "f32", "fp32")
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
@@ -331,32 +390,38 @@ def test_outputs_without_a_tap_are_bias_whatever_the_input(dtype, layout):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize(
-    ("family", "dtype", "stride", "padding"),
+    ("family", "dtype", "products", "layer"),
     [
-        ("pixel_shuffle_shallow", "f32", (2, 2), (0, 0)),
-        ("single_tap_nchw", "f32", (3, 2), (1, 0)),
-        ("single_tap_nchw", "f16", (3, 2), (1, 0)),
-        ("single_tap_nhwc", "f32", (3, 2), (1, 0)),
-        ("single_tap_nhwc", "f16", (3, 2), (1, 0)),
+        ("phase", "f32", "fp32", Layer(2, 8, 16, (3, 9), (3, 3), (2, 2), (1, 1), (1, 1))),
+        ("phase", "f32", "tf32", Layer(2, 8, 16, (3, 9), (3, 3), (2, 2), (1, 1), (1, 1))),
+        ("phase", "f16", "native", Layer(2, 8, 16, (3, 9), (3, 3), (2, 2), (1, 1), (1, 1))),
+        ("pixel_shuffle", "f32", "fp32", Layer(1, 48, 16, (4, 9), (2, 2), (2, 2))),
+        ("pixel_shuffle", "f32", "tf32", Layer(1, 48, 16, (4, 9), (2, 2), (2, 2))),
+        ("pixel_shuffle", "f16", "native", Layer(1, 48, 16, (4, 9), (2, 2), (2, 2))),
+        ("pixel_shuffle_shallow", "f32", "fp32", Layer(2, 8, 16, (3, 9), (2, 2), (2, 2))),
+        ("single_tap_nchw", "f32", "fp32", Layer(2, 8, 16, (3, 9), (2, 2), (3, 2), (1, 0))),
+        ("single_tap_nchw", "f16", "native", Layer(2, 8, 16, (3, 9), (2, 2), (3, 2), (1, 0))),
+        ("single_tap_nhwc", "f32", "fp32", Layer(2, 8, 16, (3, 9), (2, 2), (3, 2), (1, 0))),
+        ("single_tap_nhwc", "f16", "native", Layer(2, 8, 16, (3, 9), (2, 2), (3, 2), (1, 0))),
     ],
 )
-def test_infinite_and_nan_operands(family, dtype, stride, padding):
+def test_infinite_and_nan_operands(family, dtype, products, layer):
     """What is not finite is where fp64 has it; so is 0 * inf."""
-    layer = Layer(2, 8, 16, (3, 9), (2, 2), stride, padding)
-    x = torch.randn(2, 8, 3, 9).to(DTYPES[dtype])
-    weight = torch.randn(8, 16, 2, 2).bfloat16().to(DTYPES[dtype])  # their rests are 0
+    x = torch.randn(layer.batch, layer.in_channels, *layer.size).to(DTYPES[dtype])
+    weight = torch.randn(layer.in_channels, layer.out_channels, *layer.kernel)
+    weight = weight.bfloat16().to(DTYPES[dtype])  # their rests are 0
     inf, nan = float("inf"), float("nan")
     for i, special in enumerate([inf, -inf, nan, 0.0]):
         x[0, i, i % 3, i] = special
         weight[i, 3 * i] = special
         weight[7 - i, 15 - i, i % 2, i // 2] = special
     expected = reference(x, weight, None, layer)
-    y = answer(family, layer, x, weight, dtype=dtype)
+    y = answer(family, layer, x, weight, dtype=dtype, products=products)
     finite = expected.isfinite()
     assert not finite.all()
     assert finite.any()
     torch.testing.assert_close(y[~finite].double(), expected[~finite], equal_nan=True)
-    assert_close(y[finite], expected[finite], dtype, "fp32")
+    assert_close(y[finite], expected[finite], dtype, products)
 
 
 @pytest.mark.parametrize(

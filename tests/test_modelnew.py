@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from aot import variants
-from aot.interpret import bf16_products
+from aot.interpret import gpu_arithmetic
 from aot.interpret_gluon import interpreted
 from tests.planning import Layer
 from tests.reference import assert_close, reference
@@ -67,7 +67,7 @@ def test_model(layer, monkeypatch):
     monkeypatch.setattr(modelnew_triton, "single_tap_nchw", kernel)
     model = model_of(layer, modelnew_triton)
     x = torch.randn(layer.batch, layer.in_channels, *layer.size)
-    with torch.no_grad(), bf16_products():
+    with torch.no_grad(), gpu_arithmetic():
         y = model(x)
     weight, bias = model.conv.weight.detach(), model.conv.bias
     expected = reference(x, weight, None if bias is None else bias.detach(), layer)

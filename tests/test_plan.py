@@ -130,32 +130,34 @@ def test_programs_of_a_shallow_pixel_shuffle_take_everything_at_once(
     assert programs * parts <= max(128, parts)
 
 
-FP32_LAYERS = [
-    Layer(2, 64, 1, (64, 64), (4, 4), (2, 2), (1, 1), why="one output channel"),
-    Layer(8, 512, 3, (64, 64), (5, 5), (1, 1), (2, 2), why="three output channels, many products"),
-    Layer(2, 64, 64, (64, 64), (16, 16), (2, 2), (7, 7), groups=64, why="depthwise"),
-    Layer(2, 64, 128, (64, 64), (4, 4), (2, 2), groups=64, why="two outputs for each channel"),
-    Layer(8, 32, 32, (64, 64), (2, 2), (2, 2), why="12.8 flops a byte"),
-    Layer(8, 4, 64, (64, 64), (4, 4), (2, 2), (1, 1), why="7.9 flops a byte"),
-]
-TF32_LAYERS = [
-    Layer(8, 64, 64, (64, 64), (2, 2), (2, 2), why="25.6 flops a byte"),
-    Layer(2, 64, 4, (64, 64), (4, 4), (2, 2), (1, 1), why="four output channels"),
-    Layer(2, 64, 64, (64, 64), (4, 4), (2, 2), (1, 1), groups=4, why="groups of 16"),
-    Layer(2, 512, 512, (14, 14), (3, 3), (1, 1), (1, 1), why="deep"),
+# What TF32's products may be made with, contiguous and in channels_last.
+NEEDED = [
+    (Layer(8, 64, 3, (64, 64), (4, 4), (2, 2), (1, 1), why="three output channels"), "fp32 fp32"),
+    (Layer(8, 512, 1, (64, 64), (5, 5), (1, 1), (2, 2), why="one, many products"), "fp32 fp32"),
+    (Layer(8, 64, 4, (64, 64), (4, 4), (2, 2), (1, 1), why="four"), "fp32 tf32"),
+    (Layer(8, 64, 8, (64, 64), (4, 4), (2, 2), (1, 1), why="eight"), "tf32 tf32"),
+    (Layer(2, 64, 64, (64, 64), (16, 16), (2, 2), (7, 7), groups=64, why="depthwise"), "fp32 fp32"),
+    (Layer(8, 256, 256, (64, 64), (4, 4), (2, 2), groups=16, why="groups of 16"), "fp32 fp32"),
+    (Layer(8, 96, 96, (64, 64), (4, 4), (2, 2), groups=3, why="groups of 32"), "tf32 tf32"),
+    (Layer(8, 32, 32, (64, 64), (2, 2), (2, 2), why="12.8 flops a byte"), "fp32 fp32"),
+    (Layer(8, 4, 64, (64, 64), (4, 4), (2, 2), (1, 1), why="7.9 flops a byte"), "fp32 fp32"),
+    (Layer(8, 64, 64, (64, 64), (2, 2), (2, 2), why="25.6 flops a byte"), "tf32 tf32"),
+    (Layer(1, 256, 128, (8, 8), (4, 4), (2, 2), (1, 1), why="67 Mflop"), "fp32 tf32"),
+    (Layer(8, 512, 512, (14, 14), (3, 3), (1, 1), (1, 1), why="deep"), "tf32 tf32"),
 ]
 
 
-@pytest.mark.parametrize("layer", FP32_LAYERS + TF32_LAYERS, ids=lambda layer: layer.why)
-def test_products_are_no_less_accurate_than_cudnns_and_fp32s_where_those_cost_no_time(layer):
-    needed = "fp32" if layer in FP32_LAYERS else "tf32"
-    assert layer.problem(precision="tf32").needed_precision == needed
-    assert layer.problem(precision="fp32").needed_precision == "fp32"
-    assert layer.problem(precision="fp16").needed_precision == "fp16"  # asked for by name
-    for layout in ("nchw", "nhwc"):
+@pytest.mark.parametrize(("layer", "needed"), NEEDED, ids=lambda value: getattr(value, "why", ""))
+def test_products_are_no_less_accurate_than_cudnns_and_fp32s_where_those_cost_no_time(
+    layer, needed
+):
+    for layout, expected in zip(("nchw", "nhwc"), needed.split(), strict=True):
+        assert layer.problem("f32", "tf32", layout).needed_precision == expected
+        assert layer.problem("f32", "fp32", layout).needed_precision == "fp32"
+        assert layer.problem("f32", "fp16", layout).needed_precision == "fp16"  # asked for by name
         chosen = plan(layer, precision="tf32", layout=layout)
         exceeds = VARIANTS[chosen.variant]["precision"] == "fp32"
-        assert exceeds or needed == "tf32"
+        assert exceeds or expected == "tf32"
         assert ("more accurate than asked for" in repr(chosen)) == exceeds
 
 

@@ -36,4 +36,5 @@ def _variant(
         traits={"aligned": aligned, "wide": wide},
         types=dict.fromkeys(STRIDES, "i64") if wide else {},
         divisors=channel_vectors(math, layout) if aligned else {},
+        registers=(128, 168) if aligned and warps == 4 else (),  # four programs a multiprocessor
     )  # fmt: skip

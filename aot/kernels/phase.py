@@ -3,6 +3,9 @@
 Output o takes tap k of input i when o + padding = i * stride + k * dilation. Outputs whose
 o + padding have the same residue modulo the stride form a phase: all of them use the same taps, so
 a phase is a small dense convolution of the input and no tap that does not exist is multiplied.
+
+Sums of fp32's products are fp32 additions of blocks of BLOCK_IN channels; other sums are the tensor
+core's. NaN, infinity and the largest numbers do what aot/kernels/precision.py says.
 """
 
 import triton
@@ -123,26 +126,36 @@ def phase(
     weight += group * group_in * taps * group_out
     w_tile = (lane * (taps * group_out))[:, None] + out[None, :]
     x_tile = x_pixel[:, None] + (lane * x_c)[None, :]
+    in_tiles = tl.cdiv(group_in, BLOCK_IN)
     acc = tl.zeros((BLOCK_PIXELS, BLOCK_OUT), tl.float32)
 
-    # One flat loop over (tap, input channels): a nested one would not be software-pipelined.
-    in_tiles = tl.cdiv(group_in, BLOCK_IN)
-    for step in range(taps_h * taps_w * in_tiles):
-        tap = step // in_tiles
-        tap_h = tap // taps_w
-        tap_w = tap % taps_w
-        c = step % in_tiles * BLOCK_IN
-        in_inside = lane < group_in - c
-        i_h = first_i_h - tap_h * tap_shift_h
-        i_w = first_i_w - tap_w * tap_shift_w
-        inside = stored & (i_h >= 0) & (i_h < in_h) & (i_w >= 0) & (i_w < in_w)
-        x_step = x + (c.to(tl.int64) * x_c - tap_h * tap_shift_h * x_h - tap_w * tap_shift_w * x_w)
-        k = (first_h + tap_h * tap_period_h) * kernel_w + first_w + tap_w * tap_period_w
-        w_step = weight + (c.to(tl.int64) * taps + k) * group_out
+    # A weight that is not finite makes NaN of the zeros of a tap outside the image. That is rare:
+    # sums with a NaN are made again, without such taps.
+    steps = taps_h * taps_w * in_tiles
+    for EXACT in tl.static_range(2):
+        if EXACT:
+            again = tl.max(tl.max((acc != acc).to(tl.int32), 1), 0) != 0
+            acc = tl.where(again, 0.0, acc)
+            steps = tl.where(again, steps, 0)
+        # One flat loop over (tap, input channels): a nested one would not be software-pipelined.
+        for step in tl.range(0, steps, num_stages=1 if EXACT else None):
+            tap = step // in_tiles
+            tap_h = tap // taps_w
+            tap_w = tap % taps_w
+            c = step % in_tiles * BLOCK_IN
+            in_inside = lane < group_in - c
+            i_h = first_i_h - tap_h * tap_shift_h
+            i_w = first_i_w - tap_w * tap_shift_w
+            inside = stored & (i_h >= 0) & (i_h < in_h) & (i_w >= 0) & (i_w < in_w)
+            x_shift = tap_h * tap_shift_h * x_h + tap_w * tap_shift_w * x_w
+            x_step = x + (c.to(tl.int64) * x_c - x_shift)
+            k = (first_h + tap_h * tap_period_h) * kernel_w + first_w + tap_w * tap_period_w
+            w_step = weight + (c.to(tl.int64) * taps + k) * group_out
 
-        w = tl.load(w_step + w_tile, mask=in_inside[:, None] & out_inside[None, :], other=0.0)
-        a = tl.load(x_step + x_tile, mask=inside[:, None] & in_inside[None, :], other=0.0)
-        acc = dot(a, w, acc, PRECISION)
+            w = tl.load(w_step + w_tile, mask=in_inside[:, None] & out_inside[None, :], other=0.0)
+            a = tl.load(x_step + x_tile, mask=inside[:, None] & in_inside[None, :], other=0.0)
+            total = dot(a, w, acc, PRECISION)
+            acc = tl.where(inside[:, None], total, acc) if EXACT else total
 
     channel = group * group_out + out
     b = tl.load(bias + channel, mask=out_inside & (has_bias != 0), other=0.0).to(tl.float32)

@@ -3,19 +3,22 @@
 Every input pixel owns a block of outputs that no other reaches, so for one kernel row
 [pixels, channels] @ [channels, (kernel column, channel)] holds, read as
 [(pixel, kernel column), channel], output rows as they lie in memory.
+
+Sums of fp32's and TF32's products are fp32 additions of blocks of BLOCK_IN channels; other sums are
+the tensor core's. NaN, infinity and the largest numbers do what aot/kernels/precision.py says.
 """
 
 import triton
 import triton.language as tl
 
-from aot.kernels.precision import split_input, split_product, split_weight
+from aot.kernels.precision import add_product, split_input, split_weight
 
 
 @triton.jit
 def _step(a, w, acc, PRECISION: tl.constexpr):
     """acc + the product of an input tile [channels, pixels] and a weight tile."""
     a = split_input(tl.trans(a), PRECISION)
-    return split_product(a, split_weight(w, PRECISION), acc, PRECISION)
+    return add_product(a, split_weight(w, PRECISION), acc, PRECISION)
 
 
 @triton.jit

@@ -8,6 +8,9 @@ this order, outermost first:
     rows     rounds of all warps, warps, a bit of the pixel, 8 threads' pixels
     columns  channels, kernel columns, 8 channels, of which a thread has two
 
+One block of channels is all of a sum: the tensor core truncates it a few times at most. NaN,
+infinity and the largest numbers do what aot/kernels/precision.py says.
+
 Gluon, because Triton would take all outputs through shared memory.
 """
 

@@ -7,6 +7,9 @@ after another. The products of a kernel column belong `STRIDE` output columns ap
 shared memory in a layout that leaves those gaps, are joined there by the other kernel columns' and
 by bias, and leave as whole 32-byte sectors, or halves where planes of few channels begin alike in
 one. Gluon, because Triton cannot store to shared memory with a stride.
+
+One block of channels is all of a sum, and bias is added to it as fp32 adds. NaN, infinity and the
+largest numbers do what aot/kernels/precision.py says.
 """
 
 import triton.language as tl
@@ -60,20 +63,20 @@ def _as_pixels(value):
 
 
 @gluon.jit
-def _product(a, weights, tap: tl.constexpr, acc, RIGHT: tl.constexpr, PRECISION: tl.constexpr):
-    """acc + a @ weights of a tap, as `split_product`, in two chains of the tensor core."""
+def _product(a, weights, tap: tl.constexpr, plain, RIGHT: tl.constexpr, PRECISION: tl.constexpr):
+    """plain + a @ weights of a tap, as `split_product`, in two chains of the tensor core."""
     if PRECISION == "fp32":
         middle = weights[3 * tap + 1].load(RIGHT)
-        small = mma_v2(a[1], middle, gl.zeros_like(acc))
-        acc = mma_v2(a[0], middle, acc)
+        small = mma_v2(a[1], middle, gl.zeros_like(plain))
+        acc = mma_v2(a[0], middle, gl.zeros_like(plain))
         low = weights[3 * tap + 2].load(RIGHT)
         small = mma_v2(a[0], low, small)
         high = weights[3 * tap].load(RIGHT)
         small = mma_v2(a[2], high, small)
         acc = mma_v2(a[1], high, acc)
-        acc = mma_v2(a[0], high, acc) + small
+        acc = (mma_v2(a[0], high, acc) + small) + plain  # a large bias would be truncated six times
     else:
-        acc = mma_v2(a[0], weights[tap].load(RIGHT), acc)
+        acc = mma_v2(a[0], weights[tap].load(RIGHT), plain)
     return acc
 
 

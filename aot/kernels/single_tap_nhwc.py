@@ -9,6 +9,9 @@ its share of the residues without a tap.
 Stores should bound it. To keep up with them, the input comes from memory in bursts, masks are by
 pixel and not by element, offsets are 32 bits from one 64-bit address, and what only an edge or a
 bias needs is in a loop of its own.
+
+One block of channels is all of a sum of fp32's products, and bias is added to it as fp32 adds. NaN,
+infinity and the largest numbers do what aot/kernels/precision.py says.
 """
 
 import triton

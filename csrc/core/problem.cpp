@@ -211,10 +211,15 @@ Math Problem::needed_math() const noexcept {
   if (math != Math::tf32) return math;
   // GPUs make 25 to 50 flops of fp32's products while they move a byte; kernels reach half of that.
   constexpr double kMemoryBound = 16;
-  constexpr std::int64_t kFewOutputs = 3;
-  const bool depthwise = groups > 1 && group_in() == 1;
   const bool memory_bound = flops() <= kMemoryBound * static_cast<double>(min_bytes());
-  return depthwise || out_channels <= kFewOutputs || memory_bound ? Math::fp32 : math;
+  // Where cuDNN 9.19 makes fp32's products on an H200 although it may make TF32's. Contiguous
+  // tensors cost it two changes of layout besides, which the products of small problems are not
+  // worth.
+  const bool contiguous = layout == Layout::nchw;
+  const bool few_outputs = out_channels <= (contiguous ? 4 : 3);
+  const bool small_groups = groups > 1 && std::max(group_in(), group_out()) <= 16;
+  const bool small = contiguous && flops() <= 0x1p28;
+  return memory_bound || few_outputs || small_groups || small ? Math::fp32 : math;
 }
 
 bool Problem::weight_is_packed() const noexcept {

@@ -41,9 +41,9 @@ def conv_transpose2d(
         groups: number of blocks of channels that do not see each other.
         precision: how fp32 operands are multiplied on CUDA; sums are always fp32. "fp32": as
             accurately as fp32 itself. "tf32": operands rounded to TF32, but as "fp32" where that
-            costs no time or cuDNN does so too (layers bound by memory, depthwise ones, up to three
-            output channels). "fp16": at least as accurate as operands rounded to fp16 make them.
-            None: as torch's own convolution would at this moment, that is by
+            costs no time or cuDNN does so too (layers bound by memory, of few output channels, of
+            small groups or small). "fp16": at least as accurate as operands rounded to fp16 make
+            them. None: as torch's own convolution would at this moment, that is by
             `torch.backends.cudnn.conv.fp32_precision`
             (`torch.backends.cudnn.allow_tf32`); a compiled graph keeps what it was traced with.
             Without effect on other dtypes and on what ATen answers.

@@ -22,7 +22,7 @@ enum class DType : std::uint8_t { f32, f16, bf16, other };
 enum class Layout : std::uint8_t { nchw, nhwc };
 
 // How fp32 operands are multiplied; 16-bit types ignore it. Accumulation is always fp32.
-//   fp32: fp32-grade products (three TF32 products of split operands)
+//   fp32: fp32-grade products (six bf16 products of split operands, summed block by block)
 //   tf32: operands rounded to nearest TF32
 //   fp16: operands rounded to fp16
 enum class Precision : std::uint8_t { fp32, tf32, fp16 };
