@@ -101,6 +101,10 @@ class Language:
         return tl.zeros(value.shape, value.dtype)
 
     @staticmethod
+    def thread_barrier() -> None:
+        pass
+
+    @staticmethod
     def convert_layout(value: tl.tensor, layout: Any) -> tl.tensor:
         return value
 
@@ -113,6 +117,11 @@ class Language:
 
 def mma_v2(a: tl.tensor, b: tl.tensor, acc: tl.tensor) -> tl.tensor:
     return tl.dot(a, b, acc)
+
+
+def multiply_add(a: tl.tensor, b: tl.tensor, acc: tl.tensor) -> tl.tensor:
+    handle = interpreter.interpreter_builder.create_dot(a.handle, b.handle, acc.handle, None, 0)
+    return tl.tensor(handle, acc.type)
 
 
 def warpgroup_mma(a: tl.tensor, b: SharedMemory, acc: tl.tensor, is_async: bool) -> tl.tensor:
@@ -148,6 +157,7 @@ REPLACED: tuple[tuple[Any, Any], ...] = (
     (hopper.warpgroup_mma_wait, warpgroup_mma_wait),
     (hopper.fence_async_shared, lambda: None),
     (target.has_wgmma, lambda: WGMMA),
+    (target.multiply_add, multiply_add),
 )
 
 
@@ -159,7 +169,9 @@ def interpreted(kernel: types.FunctionType) -> interpreter.InterpretedFunction:
         for original, replacement in REPLACED:
             if value is original:
                 names[name] = replacement
-        if isinstance(value, GluonJITFunction):
+        if isinstance(value, GluonJITFunction) and value.fn.__module__ != kernel.__module__:
+            names[name] = interpreted(value.fn)
+        elif isinstance(value, GluonJITFunction):
             function = types.FunctionType(value.fn.__code__, names, value.fn.__name__)
             names[name] = interpreter.InterpretedFunction(function)
     return names[kernel.__name__]
