@@ -474,6 +474,18 @@ def test_calls_see_every_update_of_the_weight(update, memory_format):
         assert_close(layer(x), in_double(layer, x), "f32", "fp32")
 
 
+def test_a_frozen_layer_in_one_dimension():
+    layer = convt.ConvTranspose1d(32, 16, 16, 8, 4, device="cuda", precision="fp32").freeze()
+    x = torch.randn(2, 32, 50, device="cuda")
+    with torch.no_grad():
+        for change in (lambda: None, lambda: layer.weight.mul_(2), layer.freeze):
+            change()
+            weight, bias = layer.weight.double(), layer.bias.double()
+            expected = F.conv_transpose1d(x.double(), weight, bias, 8, 4)
+            assert_close(layer(x), expected, "f32", "fp32")
+            assert_close(layer(x[0]), expected[0], "f32", "fp32")
+
+
 def test_updates_between_replays_of_a_captured_graph_are_seen():
     layer = convt.ConvTranspose2d(8, 8, 3, 2, bias=False, device="cuda", precision="fp32")
     x = torch.randn(2, 8, 9, 9, device="cuda")

@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrizations
 
 import convt
-from convt import _eager, functional
+from convt import functional
 
 MODULES: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -146,7 +146,7 @@ def module():
 
 def is_current(layer):
     """Whether a call of a frozen layer would use what it keeps."""
-    return _eager.is_of(layer._frozen, layer._parameters.get("weight"))
+    return layer._is_current()
 
 
 def step(module, optimizer, **options):
@@ -329,6 +329,28 @@ def test_freeze_of_a_model():
     assert convt.freeze(model) is model
     assert is_current(model[0])
     assert is_current(model[3][0])
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_freezing_in_one_and_three_dimensions(axes):
+    kind = {1: convt.ConvTranspose1d, 3: convt.ConvTranspose3d}[axes]
+    layer = convt.freeze(nn.Sequential(kind(4, 6, 3, 2)))[0]
+    x = torch.randn(2, 4, *[5] * axes)
+    assert layer.frozen
+    assert is_current(layer)
+    assert repr(layer).endswith(", frozen)")
+    packed = layer._frozen.packed
+    assert packed.movedim(1, -1).is_contiguous()
+    assert torch.equal(packed.flatten(), convt.freezing.as_image(layer.weight).flatten())
+    y = layer(x)
+    with torch.no_grad():
+        layer.weight.mul_(2)
+        layer.bias.mul_(2)
+    assert not is_current(layer)
+    torch.testing.assert_close(layer(x), 2 * y)
+    layer.half().float()
+    assert is_current(layer)
+    assert not copy.deepcopy(layer).frozen
 
 
 def test_freezing_a_weight_in_channels_last_memory_copies_nothing(module):

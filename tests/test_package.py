@@ -28,6 +28,7 @@ EXPECTED = {
     "_torch.py",
     "aoti.py",
     "cli.py",
+    "freezing.py",
     "functional.py",
     "include/convt/export.hpp",
     "include/convt/launch.hpp",

@@ -142,19 +142,18 @@ Words words_of(const DLTensor& tensor) {
   return words;
 }
 
-// convt.nn._Frozen, a tuple, borrowed.
+// convt.freezing.Frozen, a tuple, borrowed; the caller checks its first field.
 struct Frozen {
-  PyObject *source, *version, *words, *packed;
+  PyObject *version, *words, *packed;
 
   static bool of(PyObject* object, Frozen& frozen) {
     if (!PyTuple_Check(object) || PyTuple_GET_SIZE(object) != 5) return false;
     const auto item = [&](Py_ssize_t i) { return PyTuple_GET_ITEM(object, i); };
-    frozen = {item(0), item(1), item(2), item(4)};
+    frozen = {item(1), item(2), item(4)};
     return PyBytes_Check(frozen.words) && PyBytes_GET_SIZE(frozen.words) == sizeof(Words);
   }
   // Whether torch shows no change of the weight since it was packed.
   bool is_of(PyObject* weight, const DLTensor& tensor) const {
-    if (source != weight) return false;
     const Words now = words_of(tensor);
     if (std::memcmp(now.data(), PyBytes_AS_STRING(words), sizeof now) != 0) return false;
     if (version == Py_None) return true;  // of an inference tensor: it has none
@@ -245,7 +244,7 @@ PyObject* call(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   return guarded([&] { return conv_transpose2d(arguments); });
 }
 
-// For the third field of convt.nn._Frozen; None where DLPack cannot describe the tensor.
+// For the third field of convt.freezing.Frozen; None where DLPack cannot describe the tensor.
 PyObject* facts(PyObject*, PyObject* tensor) {
   return guarded([&]() -> py::object {
     DLTensor view;

@@ -4,9 +4,10 @@ from typing import Any
 
 from convt import _late
 from convt.aoti import aoti_compile_and_package
+from convt.freezing import freeze
 from convt.functional import conv_transpose2d, explain, preload
 from convt.functional_nd import conv_transpose1d, conv_transpose3d
-from convt.nn import ConvTranspose2d, ModelNew, freeze
+from convt.nn import ConvTranspose2d, ModelNew
 from convt.nn_nd import (
     ConvTranspose1d,
     ConvTranspose3d,

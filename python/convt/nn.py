@@ -1,33 +1,23 @@
-"""Modules: `ConvTranspose2d`, a drop-in for torch's, and `ModelNew`; `freeze` for serving."""
+"""Modules: `ConvTranspose2d`, a drop-in for torch's, and `ModelNew`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from convt import _eager, functional, ops
+from convt import functional, ops
+from convt.freezing import Freezable
 from convt.functional import IntOrPair, Precision
 
 _IntOrPair = int | tuple[int, int]
 _PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 _GEOMETRY = frozenset({"stride", "padding", "output_padding", "dilation", "groups"})
-_Model = TypeVar("_Model", bound=nn.Module)
 
 
-class _Frozen(NamedTuple):
-    """A weight in the kernels' memory order, and what torch said of it, for eager.cpp."""
-
-    source: nn.Parameter
-    version: int | None  # of inference tensors, which have none
-    facts: bytes | None
-    memory: Tensor  # keeps the source's storage alive: nothing else can get its address
-    packed: Tensor
-
-
-class ConvTranspose2d(nn.ConvTranspose2d):
+class ConvTranspose2d(Freezable, nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d` on convt's kernels: same arguments, initialisation, state_dict.
 
     Args:
@@ -40,7 +30,6 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     # On the class, so that older pickles and `module.__class__ = ConvTranspose2d` work.
     precision: Precision | None = None
     _geometry: tuple[ops.Geometry, str] | None = None
-    _frozen: _Frozen | None = None
 
     def __init__(
         self,
@@ -92,68 +81,16 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         named = state.get("precision")
         if named is not None:
             precision = functional.precision_value(named)
-        return functional.call(input, weight, bias, geometry, precision, state.get("_frozen"))
-
-    def freeze(self) -> ConvTranspose2d:
-        """Packs the weight now, for all calls to come; returns the layer, whose repr says so.
-
-        The packed weight takes as much memory as the weight, and is neither saved nor copied with
-        the module; a weight in channels_last memory is used as it is. `load_state_dict`, `.to()`
-        and its like pack anew. So does each call of a layer whose weight torch shows to have
-        changed since (another Parameter, in-place operations, steps of optimisers that are not
-        fused, another size, stride, dtype, device or address), until `freeze()` is called again.
-
-        What torch does not show is not seen, and the old weight stays in use: optimisers with
-        `fused=True`, in-place operations on `.data` (`p.data.copy_()`, `p.data += d`, a moving
-        average of weights, `vector_to_parameters` and then writing to the vector), collectives on
-        `.data`, in-place updates of inference tensors, and updates between replays of a CUDA graph
-        that captured the frozen layer. Call `freeze()` after these, or do not freeze.
-
-        Raises RuntimeError for a weight that is computed (`torch.nn.utils.parametrize`).
-        """
-        weight = self._parameters.get("weight")
-        if not isinstance(weight, nn.Parameter):
-            raise RuntimeError(
-                "ConvTranspose2d.freeze: expected weight to be a Parameter of the layer, got "
-                f"{type(getattr(self, 'weight', None)).__name__} that is computed (see "
-                "torch.nn.utils.parametrize.remove_parametrizations)"
-            )
-        old = self._frozen
-        # Not inference tensors: those could not be renewed outside inference mode.
-        with torch.inference_mode(False), torch.no_grad():
-            if old is not None and _is_copy_of_like(old.packed, weight):
-                packed = old.packed.copy_(weight)  # in place: captured graphs may read it
-            else:
-                packed = _channels_last(weight)
-            memory = weight.detach()
-        if weight.is_cuda:  # other streams may read it from now on
-            torch.cuda.current_stream(weight.device).synchronize()
-        version = None if weight.is_inference() else weight._version
-        self._frozen = _Frozen(weight, version, _eager.facts(weight), memory, packed)
-        return self
-
-    def unfreeze(self) -> ConvTranspose2d:
-        """Drops the packed weight: calls read the weight itself again. Returns the layer."""
-        self._frozen = None
-        return self
-
-    @property
-    def frozen(self) -> bool:
-        """Whether a packed weight is kept."""
-        return self._frozen is not None
-
-    def _refreeze(self) -> None:
-        if self._frozen is not None:
-            self.freeze()
+        frozen = state.get("_frozen")
+        if frozen is not None and frozen.source is not weight:
+            frozen = None
+        return functional.call(input, weight, bias, geometry, precision, frozen)
 
     def extra_repr(self) -> str:
-        parts = [super().extra_repr()]  # type: ignore[no-untyped-call]
+        text: str = super().extra_repr()  # type: ignore[no-untyped-call]
         if self.precision is not None:
-            parts.append(f"precision={self.precision!r}")
-        if self._frozen is not None:
-            current = _eager.is_of(self._frozen, self._parameters.get("weight"))
-            parts.append("frozen" if current else "frozen with another weight")
-        return ", ".join(parts)
+            text += f", precision={self.precision!r}"
+        return self._noting_frozen(text)
 
     def _make_geometry(self, output_padding: IntOrPair) -> tuple[ops.Geometry, str]:
         geometry = functional.geometry_of(
@@ -184,18 +121,6 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             self.dilation,  # type: ignore[arg-type]
         )
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> ConvTranspose2d:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._refreeze()
-        return self
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._refreeze()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_frozen"}
-
 
 class ModelNew(nn.Module):
     """One transposed convolution; parameters `conv.weight` and `conv.bias`."""
@@ -225,25 +150,3 @@ class ModelNew(nn.Module):
         """`[batch, in_channels, height, width]` to `[batch, out_channels, ...]`."""
         result: Tensor = self.conv(x)
         return result
-
-
-def freeze(model: _Model) -> _Model:
-    """`ConvTranspose2d.freeze` of every such layer in a model; returns the model. For serving.
-
-    Raises RuntimeError as `ConvTranspose2d.freeze`, whose text tells what a frozen layer sees.
-    """
-    for module in model.modules():
-        if isinstance(module, ConvTranspose2d):
-            module.freeze()
-    return model
-
-
-def _channels_last(weight: Tensor) -> Tensor:
-    return weight.detach().contiguous(memory_format=torch.channels_last)
-
-
-def _is_copy_of_like(packed: Tensor, weight: Tensor) -> bool:
-    """Whether it is memory of its own for such a weight."""
-    return packed.data_ptr() != weight.data_ptr() and (
-        (packed.shape, packed.dtype, packed.device) == (weight.shape, weight.dtype, weight.device)
-    )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convt import functional
+from convt.freezing import Freezable, Frozen, as_image
 from convt.functional import Precision
 from convt.functional_nd import conv_transpose1d, conv_transpose3d
 from convt.nn import ConvTranspose2d
@@ -18,7 +19,7 @@ _IntOrTriple = int | tuple[int, int, int]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
-class ConvTranspose1d(nn.ConvTranspose1d):
+class ConvTranspose1d(Freezable, nn.ConvTranspose1d):
     """`torch.nn.ConvTranspose1d` on convt's kernels: same arguments, initialisation, state_dict.
 
     Args:
@@ -56,16 +57,19 @@ class ConvTranspose1d(nn.ConvTranspose1d):
 
         Raises ValueError for an `output_size` that no output_padding reaches.
         """
-        return conv_transpose1d(
-            input, self.weight, self.bias, *_geometry(self, input, output_size),
-            precision=self.precision,
-        )  # fmt: skip
+        geometry = _geometry(self, input, output_size)
+        if self._frozen is not None and self._frozen.source is self.weight:
+            y = _frozen_call(self, input, geometry, self._frozen)
+            if y is not None:
+                return y
+        return conv_transpose1d(input, self.weight, self.bias, *geometry, precision=self.precision)
 
     def extra_repr(self) -> str:
-        return _repr(super().extra_repr(), self.precision)  # type: ignore[no-untyped-call]
+        text = _repr(super().extra_repr(), self.precision)  # type: ignore[no-untyped-call]
+        return self._noting_frozen(text)
 
 
-class ConvTranspose3d(nn.ConvTranspose3d):
+class ConvTranspose3d(Freezable, nn.ConvTranspose3d):
     """`torch.nn.ConvTranspose3d`: same arguments, initialisation, state_dict.
 
     Args:
@@ -109,7 +113,8 @@ class ConvTranspose3d(nn.ConvTranspose3d):
         )  # fmt: skip
 
     def extra_repr(self) -> str:
-        return _repr(super().extra_repr(), self.precision)  # type: ignore[no-untyped-call]
+        text = _repr(super().extra_repr(), self.precision)  # type: ignore[no-untyped-call]
+        return self._noting_frozen(text)
 
 
 class _Lazy:
@@ -151,6 +156,24 @@ def _check_precision(precision: Precision | None) -> None:
 
 def _repr(text: str, precision: Precision | None) -> str:
     return text if precision is None else f"{text}, precision={precision!r}"
+
+
+def _frozen_call(
+    layer: ConvTranspose1d, input: Tensor, numbers: tuple[Any, ...], frozen: Frozen
+) -> Tensor | None:
+    """The answer by a packed weight; None where that is of no use."""
+    if torch.compiler.is_compiling() or input.dim() != 3 or not input.is_cuda:
+        return None
+    stride, padding, output_padding, groups, dilation = numbers
+    geometry = functional.geometry_of(
+        (1, *stride), (0, *padding), (0, *output_padding), (1, *dilation), groups
+    )
+    named = layer.precision
+    switch = functional.switch_of(geometry)
+    precision = switch if named is None else functional.precision_value(named)
+    weight = as_image(layer.weight)
+    y = functional.call(input.unsqueeze(-2), weight, layer.bias, geometry, precision, frozen)
+    return y.squeeze(-2)
 
 
 def _geometry(

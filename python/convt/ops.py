@@ -33,7 +33,7 @@ conv_transpose2d: Callable[..., Tensor] = torch.ops.convt.conv_transpose2d.defau
 
 # `(input, weight, bias, frozen, geometry, precision)` to a tensor if nothing but kernels is needed,
 # to False if the call is right and ATen answers it, to None in all other cases. `frozen` is None or
-# convt.nn._Frozen; `precision` one of PRECISIONS by index, or the name of torch's switch.
+# convt.freezing.Frozen; `precision` one of PRECISIONS by index, or the name of torch's switch.
 eager_conv_transpose2d: Callable[..., Any] = _eager.conv_transpose2d
 # Without, the op answers all that kernels serve.
 HAS_EAGER = _eager.use_torch(
