@@ -10,33 +10,9 @@ from typing import Any
 
 import torch
 
+from convt.tuning.clock import graph_us
 
-def graph_us(function: Callable[[], Any], budget_ms: float = 15.0) -> float:
-    """Median GPU time of one call in a replayed CUDA graph: no launch gaps. Microseconds."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())  # which may still use the memory
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            function()
-        stream.synchronize()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in "se")
-        start.record()
-        function()
-        end.record()
-        end.synchronize()
-        calls = max(1, min(200, int(budget_ms / 5 / max(start.elapsed_time(end), 1e-3))))
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            for _ in range(calls):
-                function()
-        times = []
-        for _ in range(5):
-            start.record()
-            graph.replay()
-            end.record()
-            end.synchronize()
-            times.append(1e3 * start.elapsed_time(end) / calls)
-    return statistics.median(times)
+__all__ = ["environment", "graph_us", "host_us"]
 
 
 def host_us(function: Callable[[], Any], calls: int = 2000) -> float:

@@ -24,4 +24,13 @@ add_custom_command(
   COMMENT "Embedding kernels"
   VERBATIM)
 
-set(CONVT_REGISTRY_SOURCES ${generated_folder}/registry_data.cpp ${generated_folder}/registry_data.S)
+file(GLOB tuned_files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/aot/tuned/*.jsonl)
+add_custom_command(
+  OUTPUT ${generated_folder}/tuned_data.cpp
+  COMMAND ${Python_EXECUTABLE} -m aot.tuned --records ${PROJECT_SOURCE_DIR}/aot/tuned --out ${generated_folder}/tuned_data.cpp
+  WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
+  DEPENDS ${tuned_files} ${PROJECT_SOURCE_DIR}/aot/tuned.py ${PROJECT_SOURCE_DIR}/python/convt/records.py
+  COMMENT "Embedding measured times"
+  VERBATIM)
+
+set(CONVT_REGISTRY_SOURCES ${generated_folder}/tuned_data.cpp ${generated_folder}/registry_data.cpp ${generated_folder}/registry_data.S)

@@ -12,6 +12,7 @@ from tests.planning import HEADLINE, Layer, gpu, variants
 ARCH = _C.architectures("cubin")[0]
 VARIANTS = variants()
 GPUS = ["A100", "RTX 3090", "RTX 4090", "RTX 4060", "H100", "H200", "B200", "RTX 5090"]
+NONE = _C.Records([])  # of which the model decides
 DEEP = Layer(64, 2048, 256, (8, 6), (4, 4), (2, 2), (1, 1), why="SimpleBaseline's first: deep")
 ZOO = json.loads((Path(__file__).parent.parent / "benchmarks/layers.json").read_text())
 
@@ -31,7 +32,7 @@ def zoo_problems():
 def test_the_first_candidate_is_planned_and_its_plan_tells_the_first_three():
     problem = HEADLINE.problem(precision="tf32")
     found = _C.candidates(problem, gpu(ARCH))
-    plan = _C.plan(problem, gpu(ARCH))
+    plan = _C.plan(problem, gpu(ARCH), NONE)
     assert [us for _, us in found] == sorted(us for _, us in found)
     assert plan.config == found[0][0]
     assert plan.microseconds == found[0][1]
@@ -50,11 +51,11 @@ def test_every_family_that_serves_a_problem_and_aten_are_candidates():
 
 
 def test_aten_answers_where_it_is_modelled_to_be_quicker():
-    plan = _C.plan(DEEP.problem("f16"), _C.Gpu.preset("H200").with_image(ARCH))
+    plan = _C.plan(DEEP.problem("f16"), _C.Gpu.preset("H200").with_image(ARCH), NONE)
     assert not plan.served
     assert (plan.config, plan.variant) == ("aten", None)
-    assert plan.reason == "it is modelled to be quicker than any kernel"
-    assert repr(plan).startswith("ATen: it is modelled to be quicker")
+    assert plan.reason == "no kernel is modelled to be surely quicker"
+    assert repr(plan).startswith("ATen: no kernel is modelled to be surely quicker")
     assert "aten " in repr(plan)
     assert "phase_f16" in repr(plan)
 
@@ -78,7 +79,7 @@ def test_no_modelled_time_of_a_real_layer_is_below_the_floor(name):
 
 def test_a_small_gpu_is_slower_than_a_large_one_of_its_architecture():
     problem = HEADLINE.problem("f16", layout="nhwc")
-    times = [_C.plan(problem, _C.Gpu.preset(n).with_image(ARCH)).microseconds
+    times = [_C.plan(problem, _C.Gpu.preset(n).with_image(ARCH), NONE).microseconds
              for n in ("RTX 4090", "RTX 4060")]  # fmt: skip
     assert times[1] > 3 * times[0]
 

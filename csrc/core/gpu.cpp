@@ -144,6 +144,8 @@ std::optional<Gpu> Gpu::preset(std::string_view name) {
   return gpu;
 }
 
+bool Gpu::same_product(std::string_view a, std::string_view b) { return plain(a) == plain(b); }
+
 std::string Gpu::presets() {
   std::string out;
   for (const Product& product : kProducts) append(out, text(out.empty() ? "" : ", ", product.name));

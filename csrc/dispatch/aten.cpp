@@ -1,36 +1,42 @@
 #include "dispatch/aten.hpp"
 
-#include "families/family.hpp"
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "dispatch/aten_fit.hpp"
 
 namespace convt {
 namespace {
 
-// aten = start + memory * (bytes / bandwidth) + math * (padded flops / rate), fitted to
-// cuDNN 9.19's times of 168 layers in two layouts on an H200 (benchmarks/results/zoo_h200.json):
-// half of the layers are within 30 %. cuDNN rounds channels of a group up to its tiles, and
-// transposes contiguous tensors before and after.
-struct Fit {
-  double start, memory, math;
-};
-
-Fit fit_of(const Problem& problem) noexcept {
-  const bool contiguous = problem.layout == Layout::nchw;
-  constexpr std::int64_t kFewOutputs = 4;
-  if (problem.groups > 1 && problem.group_in() == 1) return {3.4, contiguous ? 9.0 : 14.0, 0};
-  if (problem.groups > 1) return {contiguous ? 50.0 : 110.0, 10.0, 0};
-  if (problem.out_channels <= kFewOutputs) return {11.5, 7.0, 0.27};
-  return contiguous ? Fit{14, 3.7, 2.26} : Fit{10.4, 2.4, 1.35};
-}
+double log2(std::int64_t number) noexcept { return std::log2(static_cast<double>(number)); }
 
 }  // namespace
 
+std::array<double, kAtenFeatures> aten_features(const Problem& p, const Gpu& gpu) noexcept {
+  constexpr double kWideGroup = 6;  // log2 of the channels that fill a tile of cuDNN's
+  constexpr std::int64_t kVector = 8;
+  const bool is_odd = p.group_in() % kVector != 0 || p.group_out() % kVector != 0;
+  return {1,
+          std::log(gpu.memory_us(static_cast<double>(p.min_bytes()))),
+          std::log(gpu.math_us(p.flops(), p.math)),
+          std::max(0.0, kWideGroup - log2(p.group_in())),
+          std::max(0.0, kWideGroup - log2(p.group_out())),
+          log2(p.groups),
+          log2(p.d.stride * p.h.stride * p.w.stride),
+          log2(p.taps()),
+          is_odd ? 1.0 : 0.0,
+          log2(p.d.dilation * p.h.dilation * p.w.dilation),
+          p.h.in == 1 ? 1.0 : 0.0};
+}
+
 double aten_us(const Problem& problem, const Gpu& gpu) noexcept {
-  const Fit fit = fit_of(problem);
-  const double padded =
-      product(cdiv(problem.group_in(), 32) * 32, cdiv(problem.group_out(), 64) * 64) /
-      product(problem.group_in(), problem.group_out());
-  return fit.start + fit.memory * gpu.memory_us(static_cast<double>(problem.min_bytes())) +
-         fit.math * gpu.math_us(problem.flops() * padded, problem.math);
+  if (gpu.bandwidth == 0 || problem.min_bytes() == 0) return kAtenLaunchUs;
+  const std::array<double, kAtenFeatures> features = aten_features(problem, gpu);
+  const auto& weights = kAtenFit[problem.element_bytes() == 2][problem.layout == Layout::nhwc];
+  const double sum = std::inner_product(features.begin(), features.end(), weights.begin(), 0.0);
+  return std::max(kAtenLaunchUs + std::exp(sum),
+                  gpu.memory_us(static_cast<double>(problem.min_bytes())));
 }
 
 }  // namespace convt

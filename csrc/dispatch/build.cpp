@@ -21,6 +21,12 @@ constexpr std::int64_t kAlignment = 256;
 
 }  // namespace
 
+const Family* family_of(const Variant& variant) noexcept {
+  for (const auto& [name, family] : kFamilies)
+    if (name == variant.symbol) return family;
+  return nullptr;
+}
+
 Plan build(const Problem& problem, const Gpu& gpu, const Candidate& candidate) {
   Plan plan{.problem = problem,
             .gpu = gpu,

@@ -7,6 +7,9 @@
 
 namespace convt {
 
+// The rules of a variant's family; null for kernels that no family launches of their own.
+const Family* family_of(const Variant& variant) noexcept;
+
 // Whether the weight has to be packed before that variant can read it.
 inline bool needs_packing(const Variant& variant, const Problem& problem) noexcept {
   return variant.weight == WeightOrder::channels_last && !problem.weight_is_packed();

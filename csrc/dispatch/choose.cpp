@@ -1,13 +1,17 @@
 // The choice: a measured record if there is one, else the config of least modelled time, over all
 // families and ATen.
 #include <algorithm>
+#include <optional>
+#include <span>
+#include <utility>
 
 #include "convt/plan.hpp"
+#include "convt/records.hpp"
 #include "core/registry_data.hpp"
 #include "core/text.hpp"
 #include "dispatch/aten.hpp"
 #include "dispatch/build.hpp"
-#include "dispatch/records.hpp"
+#include "dispatch/predict.hpp"
 
 namespace convt {
 namespace {
@@ -58,9 +62,21 @@ std::string reasons(const Problem& problem) {
   return out;
 }
 
-// Whether ATen may answer where kernels do. It multiplies in TF32 if torch allows that, which is
-// less than fp32 products ask for.
+// ATen multiplies fp32 in TF32 where torch is allowed to, which is not what fp32 products ask for.
 bool aten_competes(const Problem& problem) noexcept { return problem.math != Math::fp32; }
+
+// Without a record near, ATen answers unless a kernel is modelled to be so many times as fast: the
+// models of either may be that wrong.
+constexpr double kModelDoubt = 1.3;
+
+const Candidate& by_model(std::span<const Candidate> all) {
+  const auto kernel =
+      std::ranges::find_if(all, [](const Candidate& c) { return !c.config.is_aten(); });
+  const auto aten = std::ranges::find(all, Config{}, &Candidate::config);
+  if (kernel == all.end()) return *aten;
+  const bool surely = aten == all.end() || kModelDoubt * kernel->microseconds < aten->microseconds;
+  return surely ? *kernel : *aten;
+}
 
 }  // namespace
 
@@ -81,28 +97,26 @@ std::vector<Candidate> candidates(const Problem& problem, const Gpu& gpu) {
     }
   }
   if (all.empty() || aten_competes(problem)) all.push_back({Config{}, aten_us(problem, gpu)});
-  std::stable_sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) {
-    return a.microseconds < b.microseconds;
-  });
+  std::ranges::stable_sort(all, {}, &Candidate::microseconds);
   return all;
 }
 
-Plan plan(const Problem& problem, const Gpu& gpu) {
+Plan plan(const Problem& problem, const Gpu& gpu) { return plan(problem, gpu, records_for(gpu)); }
+
+Plan plan(const Problem& problem, const Gpu& gpu, const Records& records) {
   std::vector<Candidate> all = candidates(problem, gpu);
   const std::string missing = no_kernel(problem, gpu);
-  Plan plan;
-  if (const Record* record = missing.empty() ? find_record(problem, gpu) : nullptr) {
-    plan = build(problem, gpu, {record->config, record->microseconds});
-    plan.reason = record->source;
-  } else {
-    plan = build(problem, gpu, all.front());
-    if (!missing.empty())
-      plan.reason = missing;
-    else if (all.size() == 1 && plan.config.is_aten())
-      plan.reason = reasons(problem);
-    else if (plan.config.is_aten())
-      plan.reason = "it is modelled to be quicker than any kernel";
-  }
+  const std::optional<Prediction> known =
+      missing.empty() ? predict(problem, gpu, records, all) : std::nullopt;
+  Plan plan = build(problem, gpu, known ? known->best : by_model(all));
+  if (!missing.empty())
+    plan.reason = missing;
+  else if (all.size() == 1 && plan.config.is_aten())
+    plan.reason = reasons(problem);
+  else if (known)
+    append(plan.reason, text(plan.reason.empty() ? "" : "; ", known->reason));
+  else if (plan.config.is_aten())
+    plan.reason = "no kernel is modelled to be surely quicker";
   all.resize(std::min<std::size_t>(all.size(), 3));
   plan.best = std::move(all);
   return plan;
@@ -115,9 +129,7 @@ Plan plan_with(const Problem& problem, const Gpu& gpu, const Config& config) {
     chosen.reason = "asked for";
     return chosen;
   }
-  const Family* family = nullptr;
-  for (const auto& [name, rules] : kFamilies)
-    if (name == config.variant->symbol) family = rules;
+  const Family* const family = family_of(*config.variant);
   std::string why = no_kernel(problem, gpu);
   double us = kNever;
   if (why.empty()) {

@@ -9,6 +9,8 @@
 
 #include "convt/launch.hpp"
 #include "convt/plan.hpp"
+#include "convt/records.hpp"
+#include "dispatch/aten.hpp"
 #include "python/describe.hpp"
 
 namespace convt {
@@ -181,6 +183,9 @@ void bind_gpu(py::module_& m) {
           },
           py::arg("arch"), py::arg("kind") = "cubin")
       .def("floor_us", &Gpu::floor_us, py::arg("problem"))
+      .def(
+          "rate", [](const Gpu& gpu, const Problem& problem) { return gpu.rate(problem.math); },
+          py::arg("problem"))
       .def(py::self == py::self)
       .def("__repr__", &Gpu::str);
 }
@@ -224,6 +229,49 @@ void bind_plan(py::module_& m) {
       .def("__repr__", &Plan::str);
 }
 
+// (problem, config, microseconds, ATen's microseconds)
+using Row = std::tuple<Problem, std::string, double, double>;
+
+std::vector<Record> records_of(const std::vector<Row>& rows) {
+  std::vector<Record> records;
+  for (const auto& [problem, config, us, aten] : rows)
+    records.push_back({problem, config, us, aten});
+  return records;
+}
+
+void bind_records(py::module_& m) {
+  py::class_<Records>(m, "Records")
+      .def(py::init([](const std::vector<Row>& rows) {
+             const std::vector<Record> records = records_of(rows);
+             std::vector<const Record*> pointers;
+             for (const Record& record : records) pointers.push_back(&record);
+             return Records(pointers);
+           }),
+           py::arg("rows"))
+      .def("__len__", &Records::size);
+  m.def("records_for", &records_for, py::arg("gpu"), py::return_value_policy::reference);
+  m.def(
+      "add_table",
+      [](const std::string& device, int arch, const std::string& proxy, const std::string& source,
+         const std::vector<Row>& rows) {
+        add_table({device, arch, proxy, source, records_of(rows)});
+      },
+      py::arg("device"), py::arg("arch"), py::arg("proxy"), py::arg("source"), py::arg("rows"));
+  m.def(
+      "tables_for",
+      [](const Gpu& gpu) {
+        py::list out;
+        for (const Table* table : tables_for(gpu))
+          out.append(py::dict(py::arg("device") = table->device, py::arg("arch") = table->arch,
+                              py::arg("proxy") = table->proxy, py::arg("source") = table->source,
+                              py::arg("records") = table->records.size()));
+        return out;
+      },
+      py::arg("gpu"));
+  m.def("aten_features", &aten_features, py::arg("problem"), py::arg("gpu"));
+  m.attr("aten_launch_us") = kAtenLaunchUs;
+}
+
 }  // namespace
 }  // namespace convt
 
@@ -235,12 +283,18 @@ PYBIND11_MODULE(_C, m) {
   py::register_exception<DriverError>(m, "DriverError", PyExc_RuntimeError);
   bind_problem(m);
   bind_gpu(m);
+  bind_records(m);
   bind_plan(m);
   m.def("problem_of", &problem_of, py::arg("input"), py::arg("weight"), py::arg("bias"),
         py::arg("stride"), py::arg("padding"), py::arg("output_padding"), py::arg("dilation"),
         py::arg("groups"), py::arg("precision"));
   m.def("candidates", &candidates_of, py::arg("problem"), py::arg("gpu"));
-  m.def("plan", &plan, py::arg("problem"), py::arg("gpu"));
+  m.def(
+      "plan",
+      [](const Problem& problem, const Gpu& gpu, const Records* records) {
+        return plan(problem, gpu, records ? *records : records_for(gpu));
+      },
+      py::arg("problem"), py::arg("gpu"), py::arg("records") = nullptr);
   m.def(
       "plan_with",
       [](const Problem& problem, const Gpu& gpu, const std::string& config) {

@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "convt/plan.hpp"
+#include "convt/records.hpp"
 #include "run/cache.hpp"
 
 namespace convt {
@@ -20,6 +21,11 @@ Latest& latest() {
 }
 
 std::atomic<std::int64_t> planned{0};
+
+// Another one after add_table, so that answers by older tables are not found.
+std::uint64_t key(const Signature& signature) {
+  return signature.hash() + tables_generation() * 0x9E3779B97F4A7C15;
+}
 
 Answer planned_answer(const Signature& signature) {
   const auto& [input, weight, bias, packed, geometry, precision, device] = signature;
@@ -47,11 +53,11 @@ Answer planned_answer(const Signature& signature) {
 }  // namespace
 
 std::shared_ptr<const Answer> known_answer(const Signature& signature) {
-  return latest().find(signature.hash(), signature);
+  return latest().find(key(signature), signature);
 }
 
 std::shared_ptr<const Answer> answer(const Signature& signature) {
-  const std::uint64_t hash = signature.hash();
+  const std::uint64_t hash = key(signature);
   std::shared_ptr<const Answer> found = latest().find(hash, signature);
   if (found) return found;
   {

@@ -17,6 +17,8 @@ from convt.nn_nd import (
 )
 from convt.ops import LIBRARY_FOLDER
 from convt.replacing import replace, restore
+from convt.tables import load_environment, load_tuned
+from convt.tuning import tune
 
 __all__ = [
     "ConvTranspose1d",
@@ -34,14 +36,17 @@ __all__ = [
     "conv_transpose3d",
     "explain",
     "freeze",
+    "load_tuned",
     "preload",
     "replace",
     "restore",
+    "tune",
 ]
 
 __version__: str
 # For find_package(convt) in CMake.
 cmake_prefix_path = str(LIBRARY_FOLDER.parent)
+load_environment()
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ import torch
 import convt
 from convt import _C
 
-ENVIRONMENT = ("CONVT_ARCH", "CONVT_JIT", "CONVT_LIBCUDA")
+ENVIRONMENT = ("CONVT_ARCH", "CONVT_JIT", "CONVT_LIBCUDA", "CONVT_TUNED")
 _OLDEST_ARCH = 80  # of those a build can be made for
 
 
@@ -31,6 +31,11 @@ class Device:
     @property
     def capability(self) -> str:
         return "unknown" if self.arch is None else capability(self.arch)
+
+    @property
+    def tables(self) -> list[dict[str, Any]]:
+        """The measured times that decide what it runs."""
+        return [] if self.target is None else _C.tables_for(_C.device_gpu(self.index))
 
     @property
     def runs(self) -> str:
@@ -138,11 +143,21 @@ def info() -> dict[str, Any]:
                 "capability": device.capability,
                 "runs": device.runs,
                 "reason": device.reason,
+                "tables": []
+                if device.target is None
+                else _C.tables_for(_C.device_gpu(device.index)),
             }
             for device in devices()
         ],
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
     }
+
+
+def _table_text(table: dict[str, Any]) -> str:
+    """A table of measured times that decides what a device runs."""
+    proxy = f" by proxy ({table['proxy']})" if table["proxy"] else ""
+    source = table["source"] or "compiled in"
+    return f"{table['records']:,} times on {table['device']}{proxy}, {source}"
 
 
 def info_text(found: dict[str, Any]) -> str:
@@ -158,10 +173,14 @@ def info_text(found: dict[str, Any]) -> str:
         f"torch         {found['torch']}, CUDA {found['torch_cuda'] or 'none'}",
         f"driver        {error or 'CUDA ' + (found['driver_cuda'] or 'of unknown version')}",
     ]
-    lines += [
-        f"device {d['index']:<6} {d['name'] or 'unknown to torch'}, capability {d['capability']}: "
-        f"{d['runs']} ({d['reason']})"
-        for d in found["devices"]
-    ]
+    for d in found["devices"]:
+        name = d["name"] or "unknown to torch"
+        lines.append(
+            f"device {d['index']:<6} {name}, capability {d['capability']}: {d['runs']} "
+            f"({d['reason']})"
+        )
+        lines += [f"  measured    {_table_text(table)}" for table in d["tables"]]
+        if not d["tables"]:
+            lines.append("  measured    nothing: see `convt tune`")
     lines += [f"environment   {name}={value}" for name, value in found["environment"].items()]
     return "\n".join(lines)

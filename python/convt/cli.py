@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from convt import _C, _cli_bench, _cli_doctor, _cli_machine, _cli_replace
+from convt import _C, _cli_bench, _cli_doctor, _cli_machine, _cli_replace, _cli_tune
 from convt._cli_layer import UserError, add_arguments, layer_of, plan_json, plan_of
 
 OK, PROBLEM, USER_ERROR, ATEN = 0, 1, 2, 3
@@ -41,19 +41,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     about = "Transposed convolution on NVIDIA GPUs."
     parser = _Parser(prog="convt", description=about, epilog=_EXIT)
-    commands = parser.add_subparsers(required=True, metavar="info|plan|doctor|bench|replace")
+    commands = parser.add_subparsers(required=True, metavar="info|plan|doctor|bench|replace|tune")
     for name, run, about in (
         ("info", _info, "this build and machine: what would be used and why"),
         ("plan", _plan, "which kernel serves a layer and why; needs no GPU"),
         ("doctor", _doctor, "what is wrong with this machine and how to mend it"),
         ("bench", _bench, "time a layer on the GPU, beside cuDNN"),
         ("replace", _replace, "which layers of a model convt.replace takes over, and their plans"),
+        ("tune", _tune, "measure a model's layers on the GPU, and use what is fastest"),
     ):
         command = commands.add_parser(name, help=about, description=about, epilog=_EXIT)
         if name in ("plan", "bench"):
             add_arguments(command)
         if name == "replace":
             _cli_replace.add_arguments(command)
+        if name == "tune":
+            _cli_tune.add_arguments(command)
         if name == "plan":
             command.add_argument("--arch", help="like sm_89 or 'RTX 4090'; default: the first GPU")
         command.add_argument("--json", action="store_true", help="print one JSON object")
@@ -91,3 +94,8 @@ def _bench(arguments: argparse.Namespace) -> Answer:
 def _replace(arguments: argparse.Namespace) -> Answer:
     report = _cli_replace.report_of(arguments)
     return Answer(OK, str(report), {"layers": report.json()})
+
+
+def _tune(arguments: argparse.Namespace) -> Answer:
+    report = _cli_tune.run(arguments)
+    return Answer(OK, str(report), report.json())

@@ -55,6 +55,8 @@ struct Gpu {
   // architecture ("sm_89", "89"). Nothing where there is no such preset. Its image is what this
   // library has for it.
   CONVT_EXPORT static std::optional<Gpu> preset(std::string_view name);
+  // Whether two names are of the same product, as preset() compares them.
+  CONVT_EXPORT static bool same_product(std::string_view a, std::string_view b);
   // The products that preset() knows, separated by ", ".
   CONVT_EXPORT static std::string presets();
 };

@@ -9,6 +9,7 @@
 #include "convt/export.hpp"
 #include "convt/gpu.hpp"
 #include "convt/problem.hpp"
+#include "convt/records.hpp"
 #include "convt/step.hpp"
 
 namespace convt {
@@ -32,8 +33,12 @@ struct Plan {
 // Every config that serves `problem`, over all families and ATen, the quickest first.
 CONVT_EXPORT std::vector<Candidate> candidates(const Problem& problem, const Gpu& gpu);
 
-// The plan of a measured record's config if there is one, else of the first candidate; never throws
-// for a valid problem.
+// What answers `problem`: the quickest by the records of the problem itself, else by those of the
+// nearest problems, else by the model; ATen wherever that leaves it unsure. Never throws for a
+// valid problem.
+CONVT_EXPORT Plan plan(const Problem& problem, const Gpu& gpu, const Records& records);
+
+// The same by the tables of this process: plan(problem, gpu, records_for(gpu)).
 CONVT_EXPORT Plan plan(const Problem& problem, const Gpu& gpu);
 
 // The plan of that config. Throws InvalidArgument, saying why, where it does not serve the problem.

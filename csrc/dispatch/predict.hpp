@@ -1,0 +1,22 @@
+// What measured records say of the candidates for a problem.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+
+#include "convt/records.hpp"
+
+namespace convt {
+
+struct Prediction {
+  Candidate best;      // a kernel's config or ATen, with its measured or predicted microseconds
+  std::string reason;  // which measurement, and how it matched
+};
+
+// The candidate to run by the records of the problem itself, else by those of the problems nearest
+// to it; nothing where no problem is near. `candidates` may lack ATen, where it must not answer.
+std::optional<Prediction> predict(const Problem& problem, const Gpu& gpu, const Records& records,
+                                  std::span<const Candidate> candidates);
+
+}  // namespace convt
