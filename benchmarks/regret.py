@@ -10,7 +10,6 @@ fifth of the table itself out in turn, instead of a file.
 from __future__ import annotations
 
 import argparse
-import functools
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from pathlib import Path
 from benchmarks.zoo import geomean
 from convt import _C, records, tables
 from convt.records import Layer, Record
+from convt.tuning.bench import families
 from convt.tuning.search import ATEN
 
 
@@ -34,11 +34,6 @@ def fold_of(layer: Layer, folds: int) -> int:
     """The same for both layouts and all batches of a layer, which know too much of each other."""
     plain = str(layer._replace(layout="nchw", batch=1, bias=False))
     return hashlib.sha256(plain.encode()).digest()[0] % folds
-
-
-@functools.cache
-def families() -> dict[str, str]:
-    return {variant["name"]: variant["family"] for variant in _C.variants()}
 
 
 def choose(layer: Layer, gpu: _C.Gpu, known: _C.Records) -> _C.Plan:

@@ -3,8 +3,8 @@
     python -m benchmarks.tune --out FOLDER [--seconds 200] [--parts zoo,kernelbench,grid] [--proxy "RTX 4090"]
 
 Writes FOLDER/<gpu>.jsonl, and FOLDER/left_out_<gpu>.jsonl for the fifth of the zoo that no table is
-made of. A file that is there is extended: layers that it has are skipped, and those that failed before
-(exit code 3: run it again). --proxy measures the kernels of another GPU in the same run, as the driver
+made of. A file that is there is extended: layers that it has are skipped. A family of which a kernel
+fails is left out when this runs again, which exit code 3 asks for. --proxy measures the kernels of another GPU in the same run, as the driver
 compiles them for this one.
 """  # noqa: E501
 
@@ -28,8 +28,8 @@ from benchmarks.zoo import LAYERS, is_left_out
 from convt import _C, records
 from convt._cli_tune import layer_of
 from convt.records import Layer, Table
-from convt.tuning.bench import GpuBench, header
-from convt.tuning.search import ATEN, Call, tune_layer
+from convt.tuning.bench import GpuBench, families, header
+from convt.tuning.search import ATEN, Call, Candidate, tune_layer
 
 LAYOUTS = ("nhwc", "nchw")
 # Level 1, problems 57, 64, 65, 69, 71, 74, 75, 78, 79 and 81.
@@ -106,7 +106,24 @@ class Files:
         records.write(self.paths[left_out], self.tables[left_out])
 
 
-class ProxyBench(GpuBench):
+class CarefulBench(GpuBench):
+    """Leaves families out, and knows which family it timed last: that of a kernel that fails."""
+
+    latest: tuple[str, ...] = ()
+
+    def __init__(self, layer: Layer, without: set[str]) -> None:
+        super().__init__(layer)
+        self.without = without
+
+    def candidates(self) -> list[Candidate]:
+        return [c for c in super().candidates() if c.family not in self.without]
+
+    def time(self, config: str, limit: float) -> float | None:
+        CarefulBench.latest = () if config == ATEN else (families()[config.split()[0]],)
+        return super().time(config, limit)
+
+
+class ProxyBench(CarefulBench):
     """Kernels that are compiled for another GPU, run here; times as they would be there.
 
     A time is scaled by the two GPUs' ratio of max(bytes / bandwidth, flops / rate). ATen's kernels
@@ -161,6 +178,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=200.0, help="of measuring")
     parser.add_argument("--parts", default="zoo,kernelbench,grid")
+    parser.add_argument("--without", default="", help="families to leave out, commas between")
     parser.add_argument("--proxy", help="a product like 'RTX 4090'")
     arguments = parser.parse_args()
     torch.backends.cudnn.benchmark = True
@@ -179,9 +197,10 @@ def main() -> None:
         )))  # fmt: skip
     calls = [call for part in arguments.parts.split(",") for call in PARTS[part]()]
     done_before = set.intersection(*(each.layers() for each in files))
+    calls = [c for c in calls if c.layer not in done_before]
     failed = arguments.out / "failed.txt"
-    skipped = set(failed.read_text().splitlines()) if failed.exists() else set()
-    calls = [c for c in calls if c.layer not in done_before and str(c.layer) not in skipped]
+    without = set(failed.read_text().split()) if failed.exists() else set()
+    without |= set(arguments.without.split(","))
     for done, call in enumerate(calls):
         left = begin + arguments.seconds - time.monotonic()
         if left <= 0:
@@ -189,7 +208,7 @@ def main() -> None:
             break
         share = max(left / (len(calls) - done), 0.2)  # ATen's own time comes on top
         try:
-            bench = GpuBench(call.layer)
+            bench = CarefulBench(call.layer, without)
             result = tune_layer(call, bench, share / len(files), time.monotonic)
             files[0].add(call, result.records)
             if proxy is not None:
@@ -199,7 +218,7 @@ def main() -> None:
             print(f"{call.name}: {call.layer}: {error}")
             if not isinstance(error, torch.OutOfMemoryError):  # the context may be lost: start anew
                 with failed.open("a") as file:
-                    print(call.layer, file=file)
+                    print(*CarefulBench.latest, file=file)
                 sys.exit(3)
             torch.cuda.empty_cache()
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 import subprocess
 import warnings
@@ -26,6 +27,12 @@ _BUDGET_MS = 6.0  # of GPU time for one config
 _TOLERANCE = 0.02  # relative difference to ATen: both may multiply in bf16, of 8 bits
 
 
+@functools.cache
+def families() -> dict[str, str]:
+    """The family of each variant."""
+    return {variant["name"]: variant["family"] for variant in _C.variants()}
+
+
 class GpuBench:
     """One layer with random data on the current device.
 
@@ -46,9 +53,8 @@ class GpuBench:
         self.expected: Tensor | None = None
 
     def candidates(self) -> Sequence[Candidate]:
-        families = {variant["name"]: variant["family"] for variant in _C.variants()}
         return [
-            Candidate(config, us, families[config.split()[0]])
+            Candidate(config, us, families()[config.split()[0]])
             for config, us in _C.candidates(self.problem, self.gpu)
             if config != ATEN
         ]
