@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convt import functional
+from convt import distributed, functional
 from convt.functional import Precision
 
 IntOrSingle = int | Sequence[int]
@@ -96,6 +96,14 @@ def conv_transpose3d(
 
         pairs = stride, padding, output_padding, dilation
         return onnx.call(F.conv_transpose3d, (input, weight, bias), pairs, groups)
+    if distributed.is_distributed(input) and input.dim() == 5:
+
+        def local(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return F.conv_transpose3d(
+                input, weight, bias, stride, padding, output_padding, groups, dilation
+            )
+
+        return distributed.conv_transpose(local, input, weight, bias, groups)
     return F.conv_transpose3d(
         input, weight, bias, stride, padding, output_padding, groups, dilation
     )
