@@ -189,9 +189,9 @@ def test_other_dtypes_are_answered_or_refused_as_torch_does(dtype):
 def test_the_words_of_aten_come_through_the_op():
     words = ".*not implemented" if torch.__version__ >= (2, 13) else "the reason is on stderr"
     geometry = [1, 1, 0, 0, 0, 0, 1, 1, 1]
-    integers = [value.int() for value in GOOD.values()]
+    x, weight, bias = (value.int() for value in GOOD.values())
     with pytest.raises(RuntimeError, match=f"aten::convolution failed: {words}"):
-        torch.ops.convt.conv_transpose2d(*integers, geometry, 0)
+        torch.ops.convt.conv_transpose2d(x, weight, geometry, 0, bias)
 
 
 @pytest.mark.parametrize("name", ["stride", "padding", "output_padding", "dilation", "groups"])

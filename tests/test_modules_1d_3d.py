@@ -146,7 +146,8 @@ def test_one_dimension_does_not_copy_its_operands():
             seen.append((op, args))
             return op(*args, **(kwargs or {}))
 
-    x, module = images(1), convt.ConvTranspose1d(4, 6, 3, 2)
+    x = images(1).as_subclass(type("Image", (torch.Tensor,), {}))  # plain CPU tensors are ATen's
+    module = convt.ConvTranspose1d(4, 6, 3, 2)
     with torch.no_grad(), Watch():
         module(x)
     (call,) = [args for op, args in seen if op is torch.ops.convt.conv_transpose2d.default]

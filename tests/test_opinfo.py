@@ -87,10 +87,10 @@ def test_gradients_of_the_op_and_of_eager_calls(value):
         leaves = [t for t in (x, weight, bias) if t is not None]
 
         def op(x, weight, bias=None, geometry=geometry):
-            return torch.ops.convt.conv_transpose2d(x, weight, bias, geometry, value)
+            return torch.ops.convt.conv_transpose2d(x, weight, geometry, value, bias)
 
         def eager(x, weight, bias=None, geometry=geometry):
-            return functional._Differentiable.apply(x, weight, bias, geometry, value, None)
+            return functional._Differentiable.apply(x, weight, geometry, value, bias, None)
 
         for function in (op, eager):
             assert torch.autograd.gradcheck(function, leaves, fast_mode=True)

@@ -189,9 +189,10 @@ def test_first_and_second_derivatives(layer):
 @EACH_LAYER
 def test_opcheck(layer):
     x, weight, bias = tensors(layer, requires_grad=True)
-    torch.library.opcheck(op, (x, weight, bias, geometry(layer), 0, None))
+    torch.library.opcheck(op, (x, weight, geometry(layer), 0, bias))
     channels_last = x.detach().contiguous(memory_format=torch.channels_last)
-    torch.library.opcheck(op, (channels_last, weight, bias, geometry(layer), 1, weight.detach()))
+    arguments = (channels_last, weight, geometry(layer), 1, bias, weight.detach())
+    torch.library.opcheck(op, arguments)
 
 
 @EACH_LAYER
@@ -231,7 +232,7 @@ def test_export_and_save(strict):
     program = torch.export.export(module, (x,), dynamic_shapes=({0: n, 2: h},), strict=strict)
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
     assert op in [node.target for node in calls]
-    assert calls[-1].args[4] == 1  # torch's default for convolutions is TF32, exported or not
+    assert calls[-1].args[3] == 1  # torch's default for convolutions is TF32, exported or not
     file = io.BytesIO()
     torch.export.save(program, file)
     file.seek(0)

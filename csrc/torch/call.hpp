@@ -14,10 +14,11 @@ namespace convt {
 
 // `geometry` is stride, padding, output_padding, dilation (each height, width) and groups, as in
 // convt::Geometry: one list is 0.6 us cheaper for torch to pass than nine ints. `precision` is the
-// value of convt::Precision. `packed`, if given, is the weight once more, in channels_last memory.
+// value of convt::Precision. What may be None comes last:
+// torch.export.draft_export refuses a None that is no default. `packed`, if given, is the weight once more, in channels_last memory.
 constexpr const char* kSchema =
-    "conv_transpose2d(Tensor input, Tensor weight, Tensor? bias, int[] geometry, int precision, "
-    "Tensor? packed=None) -> Tensor";
+    "conv_transpose2d(Tensor input, Tensor weight, SymInt[] geometry, int precision, "
+    "Tensor? bias=None, Tensor? packed=None) -> Tensor";
 
 struct Call {
   aten::Tensor input;
@@ -49,11 +50,11 @@ inline Geometry checked(std::span<const std::int64_t> list) {
 inline Call call_of(const StableIValue* stack) {
   Call call{.input = aten::tensor(stack[0]),
             .weight = aten::tensor(stack[1]),
-            .bias = aten::optional_tensor(stack[2]),
+            .bias = aten::optional_tensor(stack[4]),
             .packed = aten::optional_tensor(stack[5]),
             .geometry = {},
-            .precision = aten::abi::to<std::int64_t>(stack[4])};
-  call.geometry = checked(aten::abi::to<std::vector<std::int64_t>>(stack[3]));
+            .precision = aten::abi::to<std::int64_t>(stack[3])};
+  call.geometry = checked(aten::abi::to<std::vector<std::int64_t>>(stack[2]));
   return call;
 }
 

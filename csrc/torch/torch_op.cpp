@@ -121,9 +121,9 @@ STABLE_TORCH_LIBRARY_IMPL(convt, CPU, library) { library.impl("conv_transpose2d"
 STABLE_TORCH_LIBRARY_IMPL(convt, CUDA, library) { library.impl("conv_transpose2d", &boxed); }
 
 // AOTInductor's call of the op, for one type of device: handles are borrowed, but *result.
-AOTITorchError aoti(AtenTensorHandle input, AtenTensorHandle weight, const AtenTensorHandle* bias,
-                    const std::int64_t* geometry, std::int64_t geometry_size,
-                    std::int64_t precision, const AtenTensorHandle* packed,
+AOTITorchError aoti(AtenTensorHandle input, AtenTensorHandle weight, const std::int64_t* geometry,
+                    std::int64_t geometry_size, std::int64_t precision,
+                    const AtenTensorHandle* bias, const AtenTensorHandle* packed,
                     AtenTensorHandle* result) {
   const auto share = [](const Handle* tensor) {
     return Tensor(tensor ? aten::new_reference(*tensor) : nullptr);
@@ -154,10 +154,10 @@ void require_torch_op() noexcept {}
 // AOTInductor in python/convt/aoti.py.
 #define CONVT_AOTI(device)                                                                       \
   extern "C" CONVT_EXPORT AOTITorchError aoti_torch_##device##_conv_transpose2d(                 \
-      AtenTensorHandle input, AtenTensorHandle weight, const AtenTensorHandle* bias,             \
-      const std::int64_t* geometry, std::int64_t geometry_size, std::int64_t precision,          \
+      AtenTensorHandle input, AtenTensorHandle weight, const std::int64_t* geometry,             \
+      std::int64_t geometry_size, std::int64_t precision, const AtenTensorHandle* bias,          \
       const AtenTensorHandle* packed, AtenTensorHandle* result) {                                \
-    return convt::aoti(input, weight, bias, geometry, geometry_size, precision, packed, result); \
+    return convt::aoti(input, weight, geometry, geometry_size, precision, bias, packed, result); \
   }
 CONVT_AOTI(cpu)
 CONVT_AOTI(cuda)

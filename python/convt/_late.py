@@ -17,6 +17,7 @@ from types import ModuleType
 
 # torch's module: the module of convt and its function that makes the entries.
 ENTRIES = {
+    "torch.ao.quantization.fuser_method_mappings": ("convt.quantization", "register"),
     "torch.fx.experimental.proxy_tensor": ("convt.decomposition", "register"),
     "torch.utils.flop_counter": ("convt.counting", "register_flops"),
     "torch._functorch.partitioners": ("convt.counting", "register_as_compute_intensive"),

@@ -54,6 +54,33 @@ def is_watched() -> bool:
     return is_compiling() or any(question() for question in _WATCHERS)
 
 
+def _no_mode(_: object) -> None:
+    return None
+
+
+_mode: Callable[[Any], object] = private("_C._get_dispatch_mode", _no_mode)
+# The modes of torch.export, make_fx and compilers behind dynamo.
+_TRACERS = [
+    key
+    for name in ("PROXY", "FUNCTIONAL")
+    if (key := private(f"_C._TorchDispatchModeKey.{name}", None)) is not None
+]
+
+
+def is_traced() -> bool:
+    """Whether calls become nodes of a graph, which may run elsewhere than on this device."""
+    return (
+        is_compiling()
+        or bool(_get_tracing_state())
+        or (_len_dispatch_stack() > 0 and any(_mode(key) is not None for key in _TRACERS))
+    )
+
+
+def is_scripting_for_onnx() -> bool:
+    """Whether torch.jit.trace runs for torch.onnx's exporter of TorchScript."""
+    return bool(_get_tracing_state()) and torch.onnx.is_in_onnx_export()
+
+
 # `(sizes, strides, dtype)` to memory on the current CUDA device: as inductor's code does, in half
 # the time of torch.empty_strided.
 empty_strided_cuda: Callable[..., torch.Tensor] = private(

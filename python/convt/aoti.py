@@ -12,8 +12,8 @@ from convt import ops
 # csrc/torch/torch_op.cpp; inductor derives the name of a shim from the op and the type of device.
 _SHIMS = [
     f"""AOTITorchError aoti_torch_{device}_conv_transpose2d(
-        AtenTensorHandle input, AtenTensorHandle weight, const AtenTensorHandle* bias,
-        const int64_t* geometry, int64_t geometry_size, int64_t precision,
+        AtenTensorHandle input, AtenTensorHandle weight, const int64_t* geometry,
+        int64_t geometry_size, int64_t precision, const AtenTensorHandle* bias,
         const AtenTensorHandle* packed, AtenTensorHandle* result)"""
     for device in ("cpu", "cuda")
 ]

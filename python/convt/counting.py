@@ -47,6 +47,7 @@ def register_as_compute_intensive() -> None:
     def with_ours() -> Any:
         op_types = of_torch()
         op_types.compute_intensive_ops.add(torch.ops.convt.conv_transpose2d)
+        op_types.compute_intensive_ops.add(torch.ops.convt.conv_transpose2d_backward_fp32)
         return op_types
 
     partitioners.get_default_op_list = with_ours

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convt import ops
+
 
 def register() -> None:
     """Says how ops are traced into graphs. Called when torch's module of tracing is imported."""
@@ -25,11 +27,10 @@ def register() -> None:
         if not _is_core_aten(table):
             return mode.__torch_dispatch__(op, types, args, kwargs or {})
         with mode:
-            return _decomposed(*args, **(kwargs or {}))
+            return _DECOMPOSITIONS[op.name()](*args, **(kwargs or {}))
 
-    torch.library.register_torch_dispatch(
-        "convt::conv_transpose2d", proxy_tensor.ProxyTorchDispatchMode, trace
-    )
+    for op in _DECOMPOSITIONS:
+        torch.library.register_torch_dispatch(op, proxy_tensor.ProxyTorchDispatchMode, trace)
 
 
 def _is_core_aten(table: Mapping[Any, Any]) -> bool:
@@ -46,9 +47,9 @@ def _is_core_aten(table: Mapping[Any, Any]) -> bool:
 def _decomposed(
     input: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
     geometry: Sequence[Any],
     precision: int,
+    bias: Tensor | None = None,
     packed: Tensor | None = None,
 ) -> Tensor:
     sh, sw, ph, pw, oph, opw, dh, dw, groups = geometry
@@ -61,3 +62,16 @@ def _decomposed(
         input, weight, bias, [sh, sw], [ph, pw], [dh, dw], True, [oph, opw], groups
     )
     return y
+
+
+def _decomposed_backward(
+    grad: Tensor, input: Tensor, weight: Tensor, geometry: Sequence[Any], mask: Sequence[bool]
+) -> tuple[Tensor, ...]:
+    gradients = ops.aten_backward(grad, input, weight, geometry, mask)
+    return tuple(grad.new_empty(0) if g is None else g for g in gradients)
+
+
+_DECOMPOSITIONS: Mapping[str, Any] = {
+    "convt::conv_transpose2d": _decomposed,
+    "convt::conv_transpose2d_backward_fp32": _decomposed_backward,
+}

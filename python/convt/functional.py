@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
 
-from convt import _C, _torch, ops
+from convt import _C, _torch, distributed, ops
 
 Precision = Literal["tf32", "fp32", "fp16"]
 IntOrPair = int | Sequence[int]
@@ -141,7 +141,11 @@ def _unusual(
     frozen: tuple[Any, ...] | None,
 ) -> Tensor:
     """A call that needs more than its kernels: under a mode of torch's, off CUDA, or wrong."""
+    if _is_stand_in(input):
+        return _aten(input, weight, bias, geometry)
     _check_input(input)
+    if distributed.is_distributed(input):
+        return _distributed(input, weight, bias, geometry, precision)
     if _torch.are_transforms_active() or _torch.is_forward_mode():
         return _aten(input, weight, bias, geometry)  # torch has rules for its own op only
     if input.dim() != 4:
@@ -149,13 +153,15 @@ def _unusual(
         return call(batch, weight, bias, geometry, precision, frozen).squeeze(0)
     done: Any = nullcontext()
     if _torch.is_any_autocast_enabled():
+        if input.device.type == "cpu" and not _torch.is_traced():
+            return _aten(input, weight, bias, geometry)  # casts each weight once per region
         input, weight, bias = _autocast(input, weight, bias)
         done = torch.autocast(input.device.type, enabled=False)
     tensors = [tensor for tensor in (input, weight, bias) if tensor is not None]
     if not input.is_floating_point():
         return _aten(input, weight, bias, geometry)  # torch's words, or its answer
     if (
-        _torch.is_watched()
+        (_torch.is_watched() and (input.device.type != "cpu" or _torch.is_traced()))
         or input.is_meta
         or (input.is_cuda and not ops.HAS_EAGER)
         or any(type(tensor) not in (Tensor, Parameter) for tensor in tensors)
@@ -172,7 +178,7 @@ def _unusual(
     bias = None if bias is None else bias.resolve_neg().contiguous()
     with torch.cuda.device(input.device), done:
         apply: Any = _Differentiable.apply
-        y: Tensor = apply(input, weight, bias, geometry, precision, frozen)
+        y: Tensor = apply(input, weight, geometry, precision, bias, frozen)
         return y
 
 
@@ -183,9 +189,9 @@ class _Differentiable(torch.autograd.Function):
     def forward(
         input: Tensor,
         weight: Tensor,
-        bias: Tensor | None,
         geometry: ops.Geometry,
         precision: int | str,
+        bias: Tensor | None,
         frozen: tuple[Any, ...] | None,
     ) -> Tensor:
         y = ops.eager_conv_transpose2d(input, weight, bias, frozen, geometry, precision)
@@ -195,10 +201,28 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        *tensors, precision, _ = inputs
-        ops.setup_context(ctx, (*tensors, switched(precision), None), output)
+        input, weight, geometry, precision, bias, _ = inputs
+        ops.setup_context(ctx, (input, weight, geometry, switched(precision), bias, None), output)
 
     backward = staticmethod(ops.backward)
+
+
+def _distributed(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: ops.Geometry,
+    precision: int | str,
+) -> Tensor:
+    """A call on DTensors: each process's part is a call of its own."""
+
+    def local(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return call(input, weight, bias, geometry, precision, None)
+
+    if input.dim() != 4:
+        batch = _batch_of_one(input)
+        return _distributed(batch, weight, bias, geometry, precision).squeeze(0)
+    return distributed.conv_transpose(local, input, weight, bias, geometry[-1])
 
 
 def _through_op(
@@ -209,10 +233,12 @@ def _through_op(
     precision: int | str,
 ) -> Tensor:
     packed = None
+    if _torch.is_scripting_for_onnx():
+        return _aten(input, weight, bias, geometry)
     if _torch.is_compiling() and weight.is_cuda:
         # In the graph, where constant folding can take it out.
         packed = weight.detach().contiguous(memory_format=torch.channels_last)
-    return ops.conv_transpose2d(input, weight, bias, geometry, switched(precision), packed)
+    return ops.conv_transpose2d(input, weight, geometry, switched(precision), bias, packed)
 
 
 def _aten(
@@ -290,7 +316,7 @@ _PAIR = "an int or a pair of ints"
 
 
 def _fits(value: int) -> bool:
-    return -(2**63) <= value < 2**63
+    return not isinstance(value, int) or -(2**63) <= value < 2**63  # SymInts always do
 
 
 def _too_large(kind: type[Exception], name: str, value: object) -> NoReturn:
@@ -298,8 +324,8 @@ def _too_large(kind: type[Exception], name: str, value: object) -> NoReturn:
 
 
 def _integer(value: Any, name: str, expected: str, got: object) -> int:
-    if type(value) is int:
-        return value
+    if type(value) is int or isinstance(value, torch.SymInt):
+        return value  # type: ignore[return-value]
     if not isinstance(value, bool):
         try:
             return operator.index(value)
@@ -309,6 +335,11 @@ def _integer(value: Any, name: str, expected: str, got: object) -> int:
         f"conv_transpose2d: expected {name} to be {expected}, got {got!r} of type "
         f"{type(got).__name__}"
     )
+
+
+def _is_stand_in(value: object) -> bool:
+    """Whether it is no tensor but takes torch's functions, as Proxies of torch.fx do."""
+    return not isinstance(value, Tensor) and hasattr(type(value), "__torch_function__")
 
 
 def _check_input(input: object) -> None:
@@ -328,11 +359,11 @@ def _batch_of_one(input: Tensor) -> Tensor:
 
 
 def _check_tensors(weight: object, bias: object) -> None:
-    if not isinstance(weight, Tensor):
+    if not isinstance(weight, Tensor) and not _is_stand_in(weight):
         raise TypeError(
             f"conv_transpose2d: expected weight to be a Tensor, got {type(weight).__name__}"
         )
-    if bias is not None and not isinstance(bias, Tensor):
+    if bias is not None and not isinstance(bias, Tensor) and not _is_stand_in(bias):
         raise TypeError(
             f"conv_transpose2d: expected bias to be a Tensor or None, got {type(bias).__name__}"
         )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convt import distributed, functional
+from convt import _torch, distributed, functional
 from convt.functional import Precision
 
 IntOrSingle = int | Sequence[int]
@@ -42,7 +41,9 @@ def conv_transpose1d(
     Raises:
         As `convt.conv_transpose2d`.
     """
-    if not isinstance(input, Tensor) or input.is_complex():  # a Proxy; no kernels; torch's error
+    if precision is not None:
+        functional.precision_value(precision)
+    if not isinstance(input, Tensor) or _is_torchs_alone(input):
         return F.conv_transpose1d(
             input, weight, bias, stride, padding, output_padding, groups, dilation
         )
@@ -109,6 +110,10 @@ def conv_transpose3d(
     )
 
 
+def _is_torchs_alone(input: Tensor) -> bool:
+    return input.is_complex() or (type(input) is Tensor and input.is_cpu and not _torch.is_traced())
+
+
 def _is_for_onnx() -> bool:
     return torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
 
@@ -131,22 +136,12 @@ def _check_dimensions(input: Tensor, weight: Tensor) -> None:
 
 
 def _single(value: IntOrSingle, name: str) -> int:
-    """The int that an int or a sequence of one is."""
-    if type(value) is int:
-        return value
-    only = value
-    if isinstance(value, (tuple, list)):
-        if len(value) != 1:
-            raise RuntimeError(
-                f"conv_transpose1d: expected {name} to be an int or a sequence of one, got {value}"
-            )
-        only = value[0]
-    if not isinstance(only, bool):
-        try:
-            return operator.index(only)  # type: ignore[arg-type]
-        except TypeError:
-            pass
-    raise TypeError(
-        f"conv_transpose1d: expected {name} to be an int or a sequence of one, got {value!r} of "
-        f"type {type(value).__name__}"
-    )
+    """What an int or a sequence of one says; conv_transpose2d looks at its type."""
+    if not isinstance(value, (tuple, list)):
+        return value  # type: ignore[return-value]
+    if len(value) != 1:
+        raise RuntimeError(
+            f"conv_transpose1d: expected {name} to be an int or a sequence of one, got {value}"
+        )
+    only: int = value[0]
+    return only

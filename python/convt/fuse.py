@@ -42,10 +42,11 @@ def fold_batch_norms(model: nn.Module) -> dict[int, str]:
         why = _unfoldable(layer, norm, registered)
         notes[id(layer)] = f"BatchNorm not folded: {why}" if why else "BatchNorm folded"
         if not why:
-            _fold(layer, norm)
             identity = nn.Identity().train(norm.training)
+            before: Any = layer
+            layer.__dict__["_unfolded"] = Unfolded(before.weight, before.bias, norm, identity)
+            fold(layer, norm)
             _put(model, norm, identity)
-            layer.__dict__["_unfolded"] = layer.__dict__["_unfolded"]._replace(identity=identity)
     return notes
 
 
@@ -67,7 +68,8 @@ def unfold_batch_norms(model: nn.Module) -> None:
         _put(model, unfolded.identity, norm)
 
 
-def _fold(layer: Any, norm: Any) -> None:
+def fold(layer: Any, norm: Any) -> None:
+    """Gives the layer new parameters, with what the BatchNorm does in them."""
     weight, bias = layer.weight, layer.bias
     out_channels, groups = layer.out_channels, layer.groups
     with torch.no_grad():
@@ -86,7 +88,6 @@ def _fold(layer: Any, norm: Any) -> None:
         new = torch.empty_like(weight).copy_(folded)  # keeps the memory format
     layer.weight = nn.Parameter(new, requires_grad=weight.requires_grad)
     layer.bias = nn.Parameter(shift.to(weight.dtype), requires_grad=weight.requires_grad)
-    layer.__dict__["_unfolded"] = Unfolded(weight, bias, norm, norm)
 
 
 def _unfoldable(layer: Any, norm: Any, registered: Counter[int]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convt import functional, ops
@@ -28,8 +29,9 @@ class ConvTranspose2d(Freezable, nn.ConvTranspose2d):
     """
 
     # On the class, so that older pickles and `module.__class__ = ConvTranspose2d` work.
-    precision: Precision | None = None
-    _geometry: tuple[ops.Geometry, str] | None = None
+    # In comments, because torch.jit.script reads annotations and knows none of these types.
+    precision = None  # type: Precision | None
+    _geometry = None  # type: tuple[ops.Geometry, str] | None
 
     def __init__(
         self,
@@ -66,11 +68,36 @@ class ConvTranspose2d(Freezable, nn.ConvTranspose2d):
         )
         self.precision = precision
 
-    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """`[batch, in_channels, height, width]`, or unbatched; see `convt.conv_transpose2d`.
 
         Raises ValueError for an `output_size` that no output_padding reaches.
         """
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            # What torch.jit.script compiles; it reads no further.
+            output_padding = self._output_padding(
+                input,
+                output_size,
+                self.stride,  # type: ignore[arg-type]
+                self.padding,  # type: ignore[arg-type]
+                self.kernel_size,  # type: ignore[arg-type]
+                2,
+                self.dilation,  # type: ignore[arg-type]
+            )
+            return F.conv_transpose2d(
+                input,
+                self.weight,
+                self.bias,
+                self.stride,
+                self.padding,  # type: ignore[arg-type]
+                output_padding,
+                self.groups,
+                self.dilation,
+            )
+        else:
+            return self._answer(input, output_size)
+
+    def _answer(self, input: Tensor, output_size: Sequence[int] | None) -> Tensor:
         state = self.__dict__  # Module.__getattr__ slows every other look-up
         parameters = state["_parameters"]
         weight: Any = parameters["weight"] if "weight" in parameters else self.weight  # noqa: SIM401

@@ -6,6 +6,7 @@ import inspect
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convt import functional
@@ -26,7 +27,7 @@ class ConvTranspose1d(Freezable, nn.ConvTranspose1d):
         precision: see `convt.conv_transpose2d`.
     """
 
-    precision: Precision | None = None
+    precision = None  # type: Precision | None
 
     def __init__(
         self,
@@ -57,6 +58,31 @@ class ConvTranspose1d(Freezable, nn.ConvTranspose1d):
 
         Raises ValueError for an `output_size` that no output_padding reaches.
         """
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            # What torch.jit.script compiles; it reads no further.
+            output_padding = self._output_padding(
+                input,
+                output_size,
+                self.stride,  # type: ignore[arg-type]
+                self.padding,  # type: ignore[arg-type]
+                self.kernel_size,  # type: ignore[arg-type]
+                1,
+                self.dilation,  # type: ignore[arg-type]
+            )
+            return F.conv_transpose1d(
+                input,
+                self.weight,
+                self.bias,
+                self.stride,
+                self.padding,  # type: ignore[arg-type]
+                output_padding,
+                self.groups,
+                self.dilation,
+            )
+        else:
+            return self._answer(input, output_size)
+
+    def _answer(self, input: Tensor, output_size: list[int] | None) -> Tensor:
         geometry = _geometry(self, input, output_size)
         if self._frozen is not None and self._frozen.source is self.weight:
             y = _frozen_call(self, input, geometry, self._frozen)
@@ -76,7 +102,7 @@ class ConvTranspose3d(Freezable, nn.ConvTranspose3d):
         precision: see `convt.conv_transpose2d`.
     """
 
-    precision: Precision | None = None
+    precision = None  # type: Precision | None
 
     def __init__(
         self,
@@ -107,6 +133,31 @@ class ConvTranspose3d(Freezable, nn.ConvTranspose3d):
 
         Raises ValueError for an `output_size` that no output_padding reaches.
         """
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            # What torch.jit.script compiles; it reads no further.
+            output_padding = self._output_padding(
+                input,
+                output_size,
+                self.stride,  # type: ignore[arg-type]
+                self.padding,  # type: ignore[arg-type]
+                self.kernel_size,  # type: ignore[arg-type]
+                3,
+                self.dilation,  # type: ignore[arg-type]
+            )
+            return F.conv_transpose3d(
+                input,
+                self.weight,
+                self.bias,
+                self.stride,
+                self.padding,  # type: ignore[arg-type]
+                output_padding,
+                self.groups,
+                self.dilation,
+            )
+        else:
+            return self._answer(input, output_size)
+
+    def _answer(self, input: Tensor, output_size: list[int] | None) -> Tensor:
         return conv_transpose3d(
             input, self.weight, self.bias, *_geometry(self, input, output_size),
             precision=self.precision,

@@ -99,18 +99,18 @@ def problem(
     )
 
 
-def _is_symbolic(*tensors: Tensor | None) -> bool:
+def _is_symbolic(geometry: Geometry, *tensors: Tensor | None) -> bool:
     numbers = (n for t in tensors if t is not None for n in (*t.shape, *t.stride()))
-    return any(isinstance(n, torch.SymInt) for n in numbers)
+    return any(isinstance(n, torch.SymInt) for n in (*geometry, *numbers))
 
 
 @torch.library.register_fake("convt::conv_transpose2d")  # type: ignore[untyped-decorator]
 def _fake(
     input: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
     geometry: Geometry,
     precision: int,
+    bias: Tensor | None = None,
     packed: Tensor | None = None,
 ) -> Tensor:
     # Imported by torch itself where it traces; half a second that `import convt` must not take.
@@ -119,7 +119,7 @@ def _fake(
     if input.is_meta:  # as torch's own, which tells a size whatever the dtypes
         weight = weight.to(input.dtype)
         bias = None if bias is None else bias.to(input.dtype)
-    if not _is_symbolic(input, weight, bias):
+    if not _is_symbolic(geometry, input, weight, bias):
         problem(input, weight, bias, geometry, precision)
     sh, sw, ph, pw, oph, opw, dh, dw, groups = geometry
     batch, _, in_h, in_w = input.shape
@@ -147,7 +147,7 @@ def _fake(
 _Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
-def _aten_backward(
+def aten_backward(
     grad: Tensor,
     input: Tensor,
     weight: Tensor,
@@ -167,7 +167,7 @@ def _aten_backward(
 # With fp32 products whatever torch's switches say: an op, so that compiled graphs keep the promise.
 _LIBRARY: Any = torch.library.Library("convt", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define(
-    "conv_transpose2d_backward_fp32(Tensor grad, Tensor input, Tensor weight, int[] geometry, "
+    "conv_transpose2d_backward_fp32(Tensor grad, Tensor input, Tensor weight, SymInt[] geometry, "
     "bool[] mask) -> (Tensor, Tensor, Tensor)"
 )
 
@@ -175,7 +175,7 @@ _LIBRARY.define(
 def _backward_fake(
     grad: Tensor, input: Tensor, weight: Tensor, geometry: Geometry, mask: Sequence[bool]
 ) -> tuple[Tensor, ...]:
-    gradients = _aten_backward(grad, input, weight, geometry, mask)
+    gradients = aten_backward(grad, input, weight, geometry, mask)
     return tuple(grad.new_empty(0) if g is None else g for g in gradients)
 
 
@@ -191,23 +191,25 @@ torch.library.register_fake("convt::conv_transpose2d_backward_fp32", _backward_f
 
 def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     input, weight = ctx.saved_tensors
-    mask = ctx.needs_input_grad[:3]
+    *mask, _, _ = ctx.needs_input_grad[:4]
+    mask.append(any(ctx.needs_input_grad[4:5]))  # torch leaves out a bias of None
     gradients: Sequence[Tensor | None]
     if not ctx.fp32:
-        gradients = _aten_backward(grad, input, weight, ctx.geometry, mask)
+        gradients = aten_backward(grad, input, weight, ctx.geometry, mask)
     elif torch.is_grad_enabled():  # to be differentiated again, for which ATen's has the formula
         with _torch.fp32_products:
-            gradients = _aten_backward(grad, input, weight, ctx.geometry, mask)
+            gradients = aten_backward(grad, input, weight, ctx.geometry, mask)
     else:
         gradients = torch.ops.convt.conv_transpose2d_backward_fp32(
             grad, input, weight, ctx.geometry, mask
         )
         gradients = [g if wanted else None for g, wanted in zip(gradients, mask, strict=True)]
-    return (*gradients, None, None, None)
+    grad_input, grad_weight, grad_bias = gradients
+    return grad_input, grad_weight, None, None, grad_bias, None
 
 
 def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, weight, _, ctx.geometry, precision, _ = inputs
+    input, weight, ctx.geometry, precision, *_ = inputs
     ctx.save_for_backward(input, weight)
     ctx.fp32 = input.dtype == torch.float32 and PRECISIONS[precision] == "fp32"
 

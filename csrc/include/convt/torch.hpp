@@ -40,8 +40,9 @@ inline at::Tensor conv_transpose2d(const at::Tensor& input, const at::Tensor& we
                                    const Geometry& geometry = {},
                                    std::optional<Precision> precision = std::nullopt,
                                    const std::optional<at::Tensor>& packed = std::nullopt) {
-  using Op = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
-                        at::IntArrayRef, int64_t, const std::optional<at::Tensor>&);
+  using Op =
+      at::Tensor(const at::Tensor&, const at::Tensor&, c10::SymIntArrayRef, int64_t,
+                 const std::optional<at::Tensor>&, const std::optional<at::Tensor>&);
   require_torch_op();
   static const auto op =
       c10::Dispatcher::singleton().findSchemaOrThrow("convt::conv_transpose2d", "").typed<Op>();
@@ -50,7 +51,7 @@ inline at::Tensor conv_transpose2d(const at::Tensor& input, const at::Tensor& we
                                   g.padding.w,  g.output_padding.h, g.output_padding.w,
                                   g.dilation.h, g.dilation.w,       g.groups};
   const auto value = static_cast<int64_t>(precision.value_or(torch_precision()));
-  return op.call(input, weight, bias, list, value, packed);
+  return op.call(input, weight, c10::fromIntArrayRefSlow(list), value, bias, packed);
 }
 
 }  // namespace convt
