@@ -14,8 +14,8 @@ namespace convt {
 
 // `geometry` is stride, padding, output_padding, dilation (each height, width) and groups, as in
 // convt::Geometry: one list is 0.6 us cheaper for torch to pass than nine ints. `precision` is the
-// value of convt::Precision. What may be None comes last:
-// torch.export.draft_export refuses a None that is no default. `packed`, if given, is the weight once more, in channels_last memory.
+// value of convt::Precision. What may be None comes last: torch.export.draft_export refuses a None
+// that is no default. `packed`, if given, is the weight once more, in channels_last memory.
 constexpr const char* kSchema =
     "conv_transpose2d(Tensor input, Tensor weight, SymInt[] geometry, int precision, "
     "Tensor? bias=None, Tensor? packed=None) -> Tensor";
