@@ -19,7 +19,7 @@ site.addsitedir(sys.argv[1])
 import convt, torch
 from convt import _C
 x, weight = torch.randn(1, 2, 3, 4), torch.randn(2, 3, 2, 2)
-y = torch.ops.convt.conv_transpose2d(x, weight, None, [1, 1, 0, 0, 0, 0, 1, 1, 1], 0)
+y = torch.ops.convt.conv_transpose2d(x, weight, [1, 1, 0, 0, 0, 0, 1, 1, 1], 0)
 assert torch.equal(y, torch.nn.functional.conv_transpose2d(x, weight))
 print(convt.__file__, _C.__file__, convt.cmake_prefix_path, sep="\\n")
 """

@@ -40,9 +40,8 @@ inline at::Tensor conv_transpose2d(const at::Tensor& input, const at::Tensor& we
                                    const Geometry& geometry = {},
                                    std::optional<Precision> precision = std::nullopt,
                                    const std::optional<at::Tensor>& packed = std::nullopt) {
-  using Op =
-      at::Tensor(const at::Tensor&, const at::Tensor&, c10::SymIntArrayRef, int64_t,
-                 const std::optional<at::Tensor>&, const std::optional<at::Tensor>&);
+  using Op = at::Tensor(const at::Tensor&, const at::Tensor&, c10::SymIntArrayRef, int64_t,
+                        const std::optional<at::Tensor>&, const std::optional<at::Tensor>&);
   require_torch_op();
   static const auto op =
       c10::Dispatcher::singleton().findSchemaOrThrow("convt::conv_transpose2d", "").typed<Op>();
