@@ -244,6 +244,20 @@ def test_the_report_is_a_table_with_plans_for_the_sizes_of_a_run():
     assert str(convt.replace(nn.ReLU())) == "no transposed convolution in this model"
 
 
+def test_frozen_where_a_packed_weight_is_kept():
+    model = nn.Sequential(
+        layer(), parametrizations.weight_norm(layer()), nn.ConvTranspose1d(4, 4, 3)
+    ).requires_grad_(False)
+    notes = [row.note for row in convt.replace(model, freeze=True)]
+    assert notes[0] == "frozen"
+    assert notes[1].startswith("not frozen: ConvTranspose2d.freeze: expected weight to be")
+    assert notes[2] == "not frozen: it keeps no packed weight"
+    assert model[0].frozen
+    convt.restore(model)
+    assert type(model[0]) is nn.ConvTranspose2d
+    assert "_frozen" not in vars(model[0]) or model[0]._frozen is None
+
+
 @pytest.mark.gpu
 def test_plans_on_a_gpu_name_a_kernel():
     model = nn.Sequential(nn.ConvTranspose2d(64, 64, 2, 2)).cuda()
