@@ -367,18 +367,18 @@ def test_threads_share_the_scope_of_fp32_products():
 @pytest.mark.parametrize("compiled", [False, True])
 def test_gradients_are_multiplied_as_the_answer_was(compiled, precision, monkeypatch):
     seen = []
-    backward = ops._aten_backward
+    backward = ops.aten_backward
 
     def watched(*args):
         seen.append(_torch.allows_tf32("conv"))
         return backward(*args)
 
-    monkeypatch.setattr(ops, "_aten_backward", watched)
+    monkeypatch.setattr(ops, "aten_backward", watched)
     x, weight, bias = tensors(LAYERS[0], requires_grad=True)
     value = ops.PRECISIONS.index(precision)
 
     def function(x, weight, bias):
-        return op(x, weight, bias, geometry(LAYERS[0]), value)
+        return op(x, weight, geometry(LAYERS[0]), value, bias)
 
     y = (torch.compile(function, backend="aot_eager") if compiled else function)(x, weight, bias)
     seen.clear()  # of tracing
