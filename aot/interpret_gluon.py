@@ -109,6 +109,10 @@ class Language:
         return value
 
     @staticmethod
+    def thread_barrier() -> None:
+        pass
+
+    @staticmethod
     def allocate_shared_memory(dtype: Any, shape: Any, layout: Any) -> SharedMemory:
         # Whatever is read before it is written is NaN.
         memory = np.full(np.prod(shape) * dtype.primitive_bitwidth // 8, 0xFF, np.uint8)
