@@ -124,12 +124,14 @@ def compile_image(variant: Variant, arch: int, folder: Path) -> Entry:
             if not usage["spilled_bytes"]:
                 break
     metadata = compiled.metadata
+    warps = metadata.num_warps - variant.warps - variant.workers
     excess = max(0, metadata.shared - SHARED_LIMIT[arch] * 1024)
     unfit = {
         "spills registers: {} bytes of stack": usage["spilled_bytes"],
         "asks for {} bytes of global scratch": metadata.global_scratch_size,
         "asks for {} bytes of profile scratch": metadata.profile_scratch_size,
         "uses {} bytes too much shared memory": excess,
+        "takes {} warps that its variant does not name": warps,
     }
     reasons = [text.format(amount) for text, amount in unfit.items() if amount]
     if reasons:

@@ -6,6 +6,7 @@ TRITON_INTERPRET=1 must be set before triton is imported anywhere in the process
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +16,10 @@ from unittest import mock
 import numpy as np
 import torch
 from triton.runtime import interpreter
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from aot.interpret_gluon import interpreted
-from aot.variants import TRITON_TYPES, all_variants
+from aot.interpret_hopper import Map
+from aot.variants import all_variants
 from convt import _C
 
 TORCH_TYPES = {
@@ -141,9 +142,11 @@ class Memory:
         end = offset + (tensor.nbytes - offset) // dtype.itemsize * dtype.itemsize
         return tensor[offset:end].view(dtype)
 
-    def descriptor(self, spec: dict[str, Any], elements: str) -> TensorDescriptor:
-        base = self.pointer(spec["buffer"], elements)
-        return TensorDescriptor(base, spec["sizes"], spec["strides"], spec["box"])
+    def descriptor(self, spec: dict[str, Any], triton_type: str) -> Map:
+        """Of a type such as "tensordesc<fp16[8,64],...>"."""
+        elements, shape = re.findall(r"<(\w+)\[([^]]*)\]", triton_type)[0]
+        block = [int(size) for size in shape.split(",")]
+        return Map(self.pointer(spec["buffer"], f"*{elements}"), spec, block)
 
 
 def run(plan: Any, x: Any, weight: Any, bias: Any, y: Any) -> None:
@@ -159,9 +162,8 @@ def run(plan: Any, x: Any, weight: Any, bias: Any, y: Any) -> None:
                      "workspace": workspace})  # fmt: skip
     for step in plan.steps:
         types, variant = described[step["variant"]].type_of, compiled[step["variant"]]
-        elements = TRITON_TYPES[variant["dtype"]]
         pointers = {n: memory.pointer(place, types(n)) for n, place in step["addresses"].items()}
-        maps = {n: memory.descriptor(spec, elements) for n, spec in step["maps"].items()}
+        maps = {n: memory.descriptor(spec, types(n)) for n, spec in step["maps"].items()}
         arguments = {**pointers, **maps, **step["arguments"], **variant["constants"]}
         read = next(t for t in (x, weight) if t is not None)
         with gpu_arithmetic(), prefetches(read):

@@ -16,9 +16,16 @@ from triton.experimental.gluon._runtime import GluonJITFunction
 from triton.experimental.gluon.language.nvidia import ampere, hopper
 from triton.runtime import interpreter
 
+from aot import interpret_hopper
 from aot.kernels import target
 
+tl.block_type.layout = None  # which kernels ask a tensor for
+
 WGMMA = False  # whether kernels take the paths of a GPU with `wgmma`
+
+
+def _integer(value: Any) -> int:
+    return int(value.value if isinstance(value, tl.constexpr) else value)
 
 
 class SharedMemory:
@@ -26,7 +33,7 @@ class SharedMemory:
 
     def __init__(self, memory: np.ndarray, first: int, dtype: Any, shape: Any, layout: Any):
         self.memory, self.first, self.dtype, self.layout = memory, first, dtype, layout
-        self.shape = [int(size) for size in shape]
+        self.shape = [_integer(size) for size in shape]
 
     def positions(self) -> np.ndarray:
         """Of the elements. Swizzling changes nothing that a kernel can tell."""
@@ -97,6 +104,14 @@ class Language:
         return tl.zeros(shape, dtype)
 
     @staticmethod
+    def SliceLayout(dim: int, parent: Any) -> None:
+        """Layouts of registers are not kept."""
+
+    @staticmethod
+    def warp_specialize(parts: Any, warps: list[int], registers: list[int]) -> None:
+        interpret_hopper.warp_specialize(parts, warps, registers)
+
+    @staticmethod
     def zeros_like(value: tl.tensor) -> tl.tensor:
         return tl.zeros(value.shape, value.dtype)
 
@@ -115,7 +130,8 @@ class Language:
     @staticmethod
     def allocate_shared_memory(dtype: Any, shape: Any, layout: Any) -> SharedMemory:
         # Whatever is read before it is written is NaN.
-        memory = np.full(np.prod(shape) * dtype.primitive_bitwidth // 8, 0xFF, np.uint8)
+        size = np.prod([_integer(extent) for extent in shape])
+        memory = np.full(size * dtype.primitive_bitwidth // 8, 0xFF, np.uint8)
         return SharedMemory(memory.view(interpreter._get_np_dtype(dtype)), 0, dtype, shape, layout)
 
 
@@ -128,13 +144,14 @@ def multiply_add(a: tl.tensor, b: tl.tensor, acc: tl.tensor) -> tl.tensor:
     return tl.tensor(handle, acc.type)
 
 
-def warpgroup_mma(a: tl.tensor, b: SharedMemory, acc: tl.tensor, is_async: bool) -> tl.tensor:
-    return tl.dot(a, b.load(None), acc)
+def warpgroup_mma(
+    a: tl.tensor | SharedMemory, b: SharedMemory, acc: tl.tensor, is_async: bool
+) -> tl.tensor:
+    return tl.dot(a.load(None) if isinstance(a, SharedMemory) else a, b.load(None), acc)
 
 
-def warpgroup_mma_wait(num_outstanding: int, deps: list[tl.tensor]) -> tl.tensor:
-    (value,) = deps
-    return value
+def warpgroup_mma_wait(num_outstanding: int, deps: list[tl.tensor]) -> Any:
+    return tuple(deps) if len(deps) > 1 else deps[0]
 
 
 class AsyncCopy:
@@ -160,22 +177,35 @@ REPLACED: tuple[tuple[Any, Any], ...] = (
     (hopper.warpgroup_mma, warpgroup_mma),
     (hopper.warpgroup_mma_wait, warpgroup_mma_wait),
     (hopper.fence_async_shared, lambda: None),
+    (hopper.mbarrier, interpret_hopper.BARRIERS),
+    (hopper.tma, interpret_hopper.Tma),
     (target.has_wgmma, lambda: WGMMA),
     (target.multiply_add, multiply_add),
 )
 
 
+def _module(names: dict[str, Any], done: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """A module's names for the interpreter, and those of modules that its kernels come from."""
+    if id(names) in done:
+        return done[id(names)]
+    own = done[id(names)] = {"tl": tl, **names}  # Triton looks for its language
+    for name, value in names.items():
+        replacements = [new for original, new in REPLACED if value is original]
+        if replacements:
+            own[name] = replacements[0]
+        elif isinstance(value, GluonJITFunction) and value.fn.__globals__ is names:
+            function = types.FunctionType(value.fn.__code__, own, value.fn.__name__)
+            function.__defaults__ = value.fn.__defaults__
+            own[name] = interpreter.InterpretedFunction(function)
+        elif isinstance(value, GluonJITFunction):
+            own[name] = _module(value.fn.__globals__, done)[value.fn.__name__]
+    return own
+
+
 @functools.cache
 def interpreted(kernel: types.FunctionType) -> interpreter.InterpretedFunction:
-    """What `gluon.jit` decorates, for the interpreter; its module's other functions with it."""
-    names = dict(kernel.__globals__)
-    for name, value in kernel.__globals__.items():
-        for original, replacement in REPLACED:
-            if value is original:
-                names[name] = replacement
-        if isinstance(value, GluonJITFunction) and value.fn.__module__ != kernel.__module__:
-            names[name] = interpreted(value.fn)
-        elif isinstance(value, GluonJITFunction):
-            function = types.FunctionType(value.fn.__code__, names, value.fn.__name__)
-            names[name] = interpreter.InterpretedFunction(function)
-    return names[kernel.__name__]
+    """What `gluon.jit` decorates, for the interpreter; the functions that it calls with it."""
+    entry = _module(kernel.__globals__, {})[kernel.__name__]
+    # Triton knows constants by the annotation's text, `tl.constexpr` only.
+    entry.rewrite().__annotations__ = dict.fromkeys(kernel.__annotations__, "constexpr")
+    return entry

@@ -35,7 +35,7 @@ def entry(variant: Variant, parameters: list[str], images: list[dict[str, Any]])
         "math": variant.math,
         "layout": variant.layout,
         "weight": variant.weight,
-        "warps": variant.warps,
+        "warps": variant.warps + variant.workers,
         "signature": [name for name in parameters if not name.isupper()],
         "constants": constants,
         "traits": {**traits, **{name: int(value) for name, value in variant.traits.items()}},

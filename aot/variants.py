@@ -35,6 +35,7 @@ class Variant:
     label: str  # tells the family's variants of one math and layout apart
     constants: Mapping[str, int | bool | str]  # the kernel's compile-time parameters
     warps: int
+    workers: int = 0  # warps beside them that the compiler adds for specialised parts
     stages: int = 1
     kernel: str = ""  # the function in aot/kernels/<family>.py, if it has not the family's name
     weight: str = "channels_last"  # the order it reads: channels_last, or torch (any strides)

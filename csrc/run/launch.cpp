@@ -235,6 +235,32 @@ Launch::Launch(const Plan& plan, int device) : plan_(plan), device_(device) {
   }
 }
 
+namespace {
+
+// The address of each parameter of the kernel in a step's arguments, Triton's two scratch pointers
+// included.
+void addresses_of(const Variant& variant, std::byte* arguments, void** each) noexcept {
+  std::size_t end = 0;
+  const auto place = [&](std::size_t size, std::size_t alignment) {
+    end = (end + alignment - 1) / alignment * alignment;
+    *each++ = arguments + end;
+    end += size;
+  };
+  for (const Parameter& parameter : variant.parameters) {
+    const bool map = parameter.type == ParamType::tensormap;
+    if (map)
+      place(128, 64);
+    else
+      place(parameter.type == ParamType::i32 ? 4 : 8, parameter.type == ParamType::i32 ? 4 : 8);
+    for (int i = 0; i < parameter.rank; ++i) place(4, 4);
+    for (int i = 0; i < parameter.rank; ++i) place(8, 8);
+  }
+  place(8, 8);
+  place(8, 8);
+}
+
+}  // namespace
+
 void Launch::run(const Step& step, CUfunc_st* function, const Pointers& pointers,
                  CUstream_st* stream) const {
   const Driver& driver = Driver::get();
@@ -251,9 +277,14 @@ void Launch::run(const Step& step, CUfunc_st* function, const Pointers& pointers
   std::size_t bytes = step.arguments.size();
   std::array<void*, 5> extra{CU_LAUNCH_PARAM_BUFFER_POINTER, parameters.data(),
                              CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes, CU_LAUNCH_PARAM_END};
+  // A kernel with descriptors does not read its first parameter at offset 0 (sm_90: at 48, so that
+  // its address is a multiple of 64): the driver places each parameter.
+  std::array<void*, kMaxArgumentBytes / 4> each;
+  if (!step.maps.empty()) addresses_of(*step.variant, parameters.data(), each.data());
   CONVT_CHECK_PLAN(driver, plan_, cuLaunchKernel, function, step.grid.x, step.grid.y, step.grid.z,
-                   32 * step.variant->warps, 1, 1, image_of(step).shared_bytes, stream, nullptr,
-                   extra.data());
+                   32 * step.variant->warps, 1, 1, image_of(step).shared_bytes, stream,
+                   step.maps.empty() ? nullptr : each.data(),
+                   step.maps.empty() ? extra.data() : nullptr);
 }
 
 void Launch::operator()(const Pointers& pointers, CUstream_st* stream) const {
