@@ -18,8 +18,8 @@ constexpr double kFar = 4.0;
 // How much a predicted time may be wrong: a kernel answers if it is modelled to be quicker than
 // ATen by this and, for each unit of distance, that. `python -m benchmarks.regret` tells what it
 // costs.
-constexpr double kDoubt = 0.03;
-constexpr double kDoubtPerDistance = 0.08;
+constexpr double kDoubt = 0.15;
+constexpr double kDoubtPerDistance = 0.2;
 // What the model itself weighs among its corrections, which weigh 1 / (0.1 + distance).
 constexpr double kModelWeight = 0.5;
 constexpr double kLargestCorrection = 8;  // measured over modelled time, or its inverse
