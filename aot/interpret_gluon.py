@@ -124,10 +124,6 @@ class Language:
         return value
 
     @staticmethod
-    def thread_barrier() -> None:
-        pass
-
-    @staticmethod
     def allocate_shared_memory(dtype: Any, shape: Any, layout: Any) -> SharedMemory:
         # Whatever is read before it is written is NaN.
         size = np.prod([_integer(extent) for extent in shape])
