@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import triton.language as tl
+from triton._C.libtriton import ir
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonJITFunction
 from triton.experimental.gluon.language.nvidia import ampere, hopper
@@ -136,7 +137,8 @@ def mma_v2(a: tl.tensor, b: tl.tensor, acc: tl.tensor) -> tl.tensor:
 
 
 def multiply_add(a: tl.tensor, b: tl.tensor, acc: tl.tensor) -> tl.tensor:
-    handle = interpreter.interpreter_builder.create_dot(a.handle, b.handle, acc.handle, None, 0)
+    operands = (a.handle, b.handle, acc.handle)
+    handle = interpreter.interpreter_builder.create_dot(*operands, ir.INPUT_PRECISION.IEEE, 0)
     return tl.tensor(handle, acc.type)
 
 
