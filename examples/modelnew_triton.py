@@ -1,8 +1,8 @@
 """The headline layer as one file: kernels compiled just in time, and `class ModelNew`.
 
-The kernels are those of the package (aot/kernels), word for word; tests/test_modelnew.py keeps them
-so. They are in Gluon, which comes with Triton. For layers with at most one tap per output and at
-most 64 input channels.
+The kernels are the package's as they were before its products were summed block by block and its
+numbers kept finite. They are in Gluon, which comes with Triton. For layers with at most one tap per
+output and at most 64 input channels.
 """
 
 from math import gcd

@@ -1,6 +1,5 @@
-"""examples/modelnew_triton.py: the package's kernels in one file, compiled just in time."""
+"""examples/modelnew_triton.py: the headline layer in one file, compiled just in time."""
 
-import ast
 import os
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from aot import variants
 from aot.interpret import gpu_arithmetic
 from aot.interpret_gluon import interpreted
 from tests.planning import Layer
@@ -17,34 +15,6 @@ from tests.reference import assert_close, reference
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples/modelnew_triton.py"
-DECORATORS = {"triton.jit", "gluon.jit", "gluon.constexpr_function"}
-
-
-def functions(path):
-    """{name: source} of the Triton and Gluon functions in a file, decorators too."""
-    text = path.read_text()
-    return {
-        node.name: "\n".join(text.splitlines()[node.decorator_list[0].lineno - 1 : node.end_lineno])
-        for node in ast.parse(text).body
-        if isinstance(node, ast.FunctionDef)
-        and DECORATORS & {ast.unparse(decorator) for decorator in node.decorator_list}
-    }
-
-
-def test_kernels_are_those_of_the_package():
-    packaged = [functions(path).items() for path in (ROOT / "aot/kernels").glob("*.py")]
-    example = functions(EXAMPLE)
-    assert "single_tap_nchw" in example
-    for function in example.items():
-        assert any(function in file for file in packaged), function[0]
-
-
-def test_images_are_those_of_the_package():
-    from examples import modelnew_triton
-
-    assert modelnew_triton.WIDE_IMAGES == variants.WIDE_IMAGES
-    assert modelnew_triton.NARROW_IMAGES == variants.NARROW_IMAGES
-
 
 LAYERS = [
     Layer(2, 32, 16, (3, 12), (3, 3), (5, 5), (1, 1), dilation=(2, 2), why="the headline, cropped"),
