@@ -54,7 +54,6 @@ EXPECTED = {
     "lib/libconvt_core.so",
     "lib/libconvt_torch.so",
     "nn.py",
-    "nn_nd.py",
     "onnx.py",
     "ops.py",
     "py.typed",

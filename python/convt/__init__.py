@@ -7,13 +7,14 @@ from convt.aoti import aoti_compile_and_package
 from convt.freezing import freeze
 from convt.functional import conv_transpose2d, explain, preload
 from convt.functional_nd import conv_transpose1d, conv_transpose3d
-from convt.nn import ConvTranspose2d, ModelNew
-from convt.nn_nd import (
+from convt.nn import (
     ConvTranspose1d,
+    ConvTranspose2d,
     ConvTranspose3d,
     LazyConvTranspose1d,
     LazyConvTranspose2d,
     LazyConvTranspose3d,
+    ModelNew,
 )
 from convt.ops import LIBRARY_FOLDER
 from convt.replacing import replace, restore

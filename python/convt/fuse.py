@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from convt.nn import ConvTranspose2d
-from convt.nn_nd import ConvTranspose1d, ConvTranspose3d
+from convt.nn import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 
 _NORMS: dict[type[nn.Module], tuple[type[nn.Module], ...]] = {
     ConvTranspose1d: (nn.BatchNorm1d, nn.SyncBatchNorm),

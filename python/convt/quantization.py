@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from convt.nn import ConvTranspose2d
-from convt.nn_nd import ConvTranspose1d, ConvTranspose3d
+from convt.nn import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 
 
 def register() -> None:

@@ -14,9 +14,14 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from convt import nn_nd
-from convt.nn import ConvTranspose2d
-from convt.nn_nd import ConvTranspose1d, ConvTranspose3d
+from convt.nn import (
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    LazyConvTranspose1d,
+    LazyConvTranspose2d,
+    LazyConvTranspose3d,
+)
 from convt.report import Report, Row, plan_text, record_sizes
 
 _Class = type[nn.Module]
@@ -24,9 +29,9 @@ OURS: Mapping[_Class, _Class] = {
     nn.ConvTranspose1d: ConvTranspose1d,
     nn.ConvTranspose2d: ConvTranspose2d,
     nn.ConvTranspose3d: ConvTranspose3d,
-    nn.LazyConvTranspose1d: nn_nd.LazyConvTranspose1d,
-    nn.LazyConvTranspose2d: nn_nd.LazyConvTranspose2d,
-    nn.LazyConvTranspose3d: nn_nd.LazyConvTranspose3d,
+    nn.LazyConvTranspose1d: LazyConvTranspose1d,
+    nn.LazyConvTranspose2d: LazyConvTranspose2d,
+    nn.LazyConvTranspose3d: LazyConvTranspose3d,
 }
 _THEIRS: Mapping[_Class, _Class] = {ours: theirs for theirs, ours in OURS.items()}
 LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
