@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+import re
 from typing import Any
 
 import pytest
@@ -107,6 +108,21 @@ def test_precision_is_shown_and_checked(axes):
     assert repr(cls(4, 6, 3, precision="fp32")).endswith(", precision='fp32')")
     with pytest.raises(ValueError, match=r"expected precision to be .* got 'bf16'"):
         cls(4, 6, 3, precision="bf16")
+
+
+WRONG_SIZES = [
+    ("two", (1, 2), RuntimeError, "an int or a sequence of one, got (1, 2)"),
+    ("no int", 1.5, TypeError, "an int or a sequence of one, got 1.5 of type float"),
+    ("no ints", [1.5], TypeError, "an int or a sequence of one, got [1.5] of type list"),
+]
+
+
+@pytest.mark.parametrize(("value", "kind", "text"), [p[1:] for p in WRONG_SIZES],
+                         ids=[p[0] for p in WRONG_SIZES])  # fmt: skip
+def test_errors_name_the_function_that_was_called(value, kind, text):
+    x, weight = torch.ones(2, 3, 7, device="meta"), torch.ones(3, 4, 2, device="meta")
+    with pytest.raises(kind, match=re.escape(f"conv_transpose1d: expected dilation to be {text}")):
+        convt.conv_transpose1d(x, weight, dilation=value)
 
 
 @AXES

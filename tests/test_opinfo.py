@@ -73,6 +73,7 @@ def test_gradients(dtype):
 def test_gradients_of_the_op_and_of_eager_calls(value):
     """CPU calls are torch's own; these are the paths of CUDA and of compiled graphs."""
     from convt import functional
+    from convt.geometry import geometry_of
 
     for sample in OP.sample_inputs("cpu", torch.float64, requires_grad=True):
         keywords = dict(zip(("weight", "bias", "stride"), sample.args, strict=False))
@@ -81,7 +82,7 @@ def test_gradients_of_the_op_and_of_eager_calls(value):
         names = ("stride", "padding", "output_padding", "dilation", "groups")
         usual = {"padding": 0, "output_padding": 0}
         numbers = [keywords.get(name, usual.get(name, 1)) for name in names]
-        geometry = functional.geometry_of(*numbers)
+        geometry = geometry_of(*numbers)
         x = sample.input if sample.input.dim() == 4 else sample.input.detach()[None]
         x.requires_grad_()
         leaves = [t for t in (x, weight, bias) if t is not None]

@@ -39,6 +39,7 @@ EXPECTED = {
     "functional.py",
     "functional_nd.py",
     "fuse.py",
+    "geometry.py",
     "include/convt/axis.hpp",
     "include/convt/config.hpp",
     "include/convt/export.hpp",

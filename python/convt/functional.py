@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,20 +11,20 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from convt import _C, _torch, distributed, ops
+from convt.geometry import Geometry, Sizes, geometry_of, switch_of
 
 Precision = Literal["tf32", "fp32", "fp16"]
-IntOrPair = int | Sequence[int]
 
 
 def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: IntOrPair = 1,
-    padding: IntOrPair = 0,
-    output_padding: IntOrPair = 0,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
     groups: int = 1,
-    dilation: IntOrPair = 1,
+    dilation: Sizes = 1,
     *,
     precision: Precision | None = None,
 ) -> Tensor:
@@ -68,11 +66,11 @@ def explain(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: IntOrPair = 1,
-    padding: IntOrPair = 0,
-    output_padding: IntOrPair = 0,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
     groups: int = 1,
-    dilation: IntOrPair = 1,
+    dilation: Sizes = 1,
     *,
     arch: str | int | None = None,
     precision: Precision | None = None,
@@ -119,7 +117,7 @@ def call(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    geometry: ops.Geometry,
+    geometry: Geometry,
     precision: int | str,
     frozen: tuple[Any, ...] | None,
 ) -> Tensor:
@@ -136,7 +134,7 @@ def _unusual(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    geometry: ops.Geometry,
+    geometry: Geometry,
     precision: int | str,
     frozen: tuple[Any, ...] | None,
 ) -> Tensor:
@@ -189,7 +187,7 @@ class _Differentiable(torch.autograd.Function):
     def forward(
         input: Tensor,
         weight: Tensor,
-        geometry: ops.Geometry,
+        geometry: Geometry,
         precision: int | str,
         bias: Tensor | None,
         frozen: tuple[Any, ...] | None,
@@ -211,7 +209,7 @@ def _distributed(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    geometry: ops.Geometry,
+    geometry: Geometry,
     precision: int | str,
 ) -> Tensor:
     """A call on DTensors: each process's part is a call of its own."""
@@ -229,7 +227,7 @@ def _through_op(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    geometry: ops.Geometry,
+    geometry: Geometry,
     precision: int | str,
 ) -> Tensor:
     packed = None
@@ -245,7 +243,7 @@ def _aten(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    geometry: ops.Geometry,
+    geometry: Geometry,
     precision: int | str = "",
 ) -> Tensor:
     """Torch's own; fp32 is multiplied as fp32 if that is asked for."""
@@ -254,26 +252,6 @@ def _aten(
             return _aten(input, weight, bias, geometry)
     sh, sw, ph, pw, oph, opw, dh, dw, groups = geometry
     return F.conv_transpose2d(input, weight, bias, (sh, sw), (ph, pw), (oph, opw), groups, (dh, dw))
-
-
-def geometry_of(
-    stride: IntOrPair,
-    padding: IntOrPair,
-    output_padding: IntOrPair,
-    dilation: IntOrPair,
-    groups: int,
-) -> ops.Geometry:
-    """The op's geometry from ints and pairs. Only types and lengths are checked."""
-    groups = _integer(groups, "groups", "an int", groups)
-    if not _fits(groups):
-        _too_large(ValueError, "groups", groups)
-    return (
-        *_pair(stride, "stride"),
-        *_pair(padding, "padding"),
-        *_pair(output_padding, "output_padding"),
-        *_pair(dilation, "dilation"),
-        groups,
-    )
 
 
 def precision_value(precision: str) -> int:
@@ -286,55 +264,9 @@ def precision_value(precision: str) -> int:
     return ops.PRECISIONS.index(precision)
 
 
-def switch_of(geometry: ops.Geometry) -> str:
-    """The name of torch's switch that tells the precision of this geometry's products."""
-    stride_h, stride_w, _, _, output_padding_h, output_padding_w, _, _, _ = geometry
-    # cuDNN does not take more output padding: ATen runs a matrix product.
-    by_cudnn = output_padding_h < stride_h and output_padding_w < stride_w
-    return "conv" if by_cudnn else "matmul"
-
-
 def switched(precision: int | str) -> int:
     """What torch would multiply fp32 with at this moment, so as never to be less accurate."""
     return precision if isinstance(precision, int) else int(_torch.allows_tf32(precision))
-
-
-def _pair(value: IntOrPair, name: str) -> tuple[int, int]:
-    """(height, width) of an int, or of a sequence of one or two."""
-    if type(value) is int:
-        return (value, value) if _fits(value) else _too_large(ValueError, name, value)
-    if isinstance(value, (tuple, list)):
-        if len(value) not in (1, 2):
-            raise RuntimeError(f"conv_transpose2d: expected {name} to be {_PAIR}, got {value}")
-        h, w = _integer(value[0], name, _PAIR, value), _integer(value[-1], name, _PAIR, value)
-        return (h, w) if _fits(h) and _fits(w) else _too_large(TypeError, name, value)
-    only = _integer(value, name, _PAIR, value)
-    return (only, only) if _fits(only) else _too_large(ValueError, name, value)
-
-
-_PAIR = "an int or a pair of ints"
-
-
-def _fits(value: int) -> bool:
-    return not isinstance(value, int) or -(2**63) <= value < 2**63  # SymInts always do
-
-
-def _too_large(kind: type[Exception], name: str, value: object) -> NoReturn:
-    raise kind(f"conv_transpose2d: expected {name} to fit into 64 bits, got {value}")
-
-
-def _integer(value: Any, name: str, expected: str, got: object) -> int:
-    if type(value) is int or isinstance(value, torch.SymInt):
-        return value  # type: ignore[return-value]
-    if not isinstance(value, bool):
-        try:
-            return operator.index(value)
-        except TypeError:
-            pass
-    raise TypeError(
-        f"conv_transpose2d: expected {name} to be {expected}, got {got!r} of type "
-        f"{type(got).__name__}"
-    )
 
 
 def _is_stand_in(value: object) -> bool:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from convt import _torch, distributed, functional
 from convt.functional import Precision
-
-IntOrSingle = int | Sequence[int]
-IntOrTriple = int | Sequence[int]
+from convt.geometry import Sizes, sizes
 
 
 def conv_transpose1d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: IntOrSingle = 1,
-    padding: IntOrSingle = 0,
-    output_padding: IntOrSingle = 0,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
     groups: int = 1,
-    dilation: IntOrSingle = 1,
+    dilation: Sizes = 1,
     *,
     precision: Precision | None = None,
 ) -> Tensor:
@@ -57,11 +53,11 @@ def conv_transpose1d(
         input.unsqueeze(-2),
         weight.unsqueeze(-2),
         bias,
-        (1, _single(stride, "stride")),
-        (0, _single(padding, "padding")),
-        (0, _single(output_padding, "output_padding")),
+        (1, *sizes(stride, "stride", 1)),
+        (0, *sizes(padding, "padding", 1)),
+        (0, *sizes(output_padding, "output_padding", 1)),
         groups,
-        (1, _single(dilation, "dilation")),
+        (1, *sizes(dilation, "dilation", 1)),
         precision=precision,
     )
     return y.squeeze(-2)
@@ -71,11 +67,11 @@ def conv_transpose3d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: IntOrTriple = 1,
-    padding: IntOrTriple = 0,
-    output_padding: IntOrTriple = 0,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
     groups: int = 1,
-    dilation: IntOrTriple = 1,
+    dilation: Sizes = 1,
     *,
     precision: Precision | None = None,
 ) -> Tensor:
@@ -133,15 +129,3 @@ def _check_dimensions(input: Tensor, weight: Tensor) -> None:
             "conv_transpose1d: expected weight to have 3 dimensions [in_channels, out_channels / "
             f"groups, kernel_width], got {list(weight.shape)}"
         )
-
-
-def _single(value: IntOrSingle, name: str) -> int:
-    """What an int or a sequence of one says; conv_transpose2d looks at its type."""
-    if not isinstance(value, (tuple, list)):
-        return value  # type: ignore[return-value]
-    if len(value) != 1:
-        raise RuntimeError(
-            f"conv_transpose1d: expected {name} to be an int or a sequence of one, got {value}"
-        )
-    only: int = value[0]
-    return only

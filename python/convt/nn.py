@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from convt import functional, ops
+from convt import functional
 from convt.freezing import Freezable, Frozen, as_image
-from convt.functional import IntOrPair, Precision
+from convt.functional import Precision
 from convt.functional_nd import conv_transpose1d, conv_transpose3d
+from convt.geometry import Geometry, Sizes, geometry_of, switch_of
 
 _IntOrSingle = int | tuple[int]
 _IntOrPair = int | tuple[int, int]
@@ -111,7 +112,7 @@ class ConvTranspose2d(_ConvTranspose[_IntOrPair], nn.ConvTranspose2d):
     another memory order packs it anew, in the same stream. `freeze()` keeps the packed weight.
     """
 
-    _geometry = None  # type: tuple[ops.Geometry, str] | None
+    _geometry = None  # type: tuple[Geometry, str] | None
     _torchs_forward = _renamed(nn.ConvTranspose2d.forward)
 
     def _answer(self, input: Tensor, output_size: Sequence[int] | None) -> Tensor:
@@ -130,15 +131,15 @@ class ConvTranspose2d(_ConvTranspose[_IntOrPair], nn.ConvTranspose2d):
             frozen = None
         return functional.call(input, weight, bias, geometry, precision, frozen)
 
-    def _make_geometry(self, output_padding: IntOrPair) -> tuple[ops.Geometry, str]:
-        geometry = functional.geometry_of(
+    def _make_geometry(self, output_padding: Sizes) -> tuple[Geometry, str]:
+        geometry = geometry_of(
             self.stride,
             self.padding,  # type: ignore[arg-type]
             output_padding,
             self.dilation,
             self.groups,
         )
-        both = geometry, functional.switch_of(geometry)
+        both = geometry, switch_of(geometry)
         if output_padding is self.output_padding and not torch.compiler.is_compiling():
             self.__dict__["_geometry"] = both
         return both
@@ -255,11 +256,11 @@ def _frozen_call(
     if torch.compiler.is_compiling() or input.dim() != 3 or not input.is_cuda:
         return None
     stride, padding, output_padding, groups, dilation = numbers
-    geometry = functional.geometry_of(
+    geometry = geometry_of(
         (1, *stride), (0, *padding), (0, *output_padding), (1, *dilation), groups
     )
     named = layer.precision
-    switch = functional.switch_of(geometry)
+    switch = switch_of(geometry)
     precision = switch if named is None else functional.precision_value(named)
     weight = as_image(layer.weight)
     y = functional.call(input.unsqueeze(-2), weight, layer.bias, geometry, precision, frozen)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from convt import _C, _eager, _torch
+from convt.geometry import Geometry
 
 OLDEST_TORCH = (2, 10)  # whose stable ABI the op library is built for
 if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
@@ -43,9 +44,6 @@ HAS_EAGER = _eager.use_torch(
     _torch.fp32_precision,
     _torch.QUESTIONS,
 )
-
-# Nine ints: stride, padding, output_padding, dilation (each height, width) and groups.
-Geometry = Sequence[int]
 
 # By value of convt::Precision.
 PRECISIONS = ("fp32", "tf32", "fp16")
