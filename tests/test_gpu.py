@@ -159,8 +159,8 @@ def test_graph_capture_and_replay():
 
 CAPTURE_FIRST_CALL = """
 import torch, convt
-x = torch.randn(2, 8, 9, 9, device="cuda")
-module = convt.ConvTranspose2d(8, 8, 3, 2, bias=False, device="cuda").{setup}
+x = torch.randn(2, 32, 32, 64, device="cuda")
+module = convt.ConvTranspose2d(32, 64, 3, 5, 1, dilation=2, bias=False, device="cuda").{setup}
 w = module.weight.detach()
 graph = torch.cuda.CUDAGraph()
 with torch.no_grad(), torch.cuda.graph(graph):
@@ -168,8 +168,9 @@ with torch.no_grad(), torch.cuda.graph(graph):
 y.fill_(float("nan"))
 graph.replay()
 torch.cuda.synchronize()
-expected = torch.nn.functional.conv_transpose2d(x.double(), w.double(), stride=2)
+expected = torch.nn.functional.conv_transpose2d(x.double(), w.double(), None, 5, 1, dilation=2)
 assert ((y - expected).norm() / expected.norm()).item() < 1e-3
+assert convt.explain(x, w, None, 5, 1, dilation=2).steps, "ATen answered"
 """
 
 
@@ -180,7 +181,9 @@ def python(code, **environment):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("call", ["module(x)", "convt.conv_transpose2d(x, w, stride=2)"])
+@pytest.mark.parametrize(
+    "call", ["module(x)", "convt.conv_transpose2d(x, w, None, 5, 1, dilation=2)"]
+)
 @pytest.mark.parametrize(
     "setup",
     ["eval()", "to(memory_format=torch.channels_last)"],
@@ -193,10 +196,12 @@ def test_the_first_call_of_a_process_may_be_captured(call, setup):
 
 FORK = """
 import os, sys, torch, convt
-x = torch.randn(2, 8, 9, 9, device="cuda")
-module = convt.ConvTranspose2d(8, 8, 3, 2, device="cuda")
+x = torch.randn(2, 32, 32, 64, device="cuda")
+module = convt.ConvTranspose2d(32, 64, 3, 5, 1, dilation=2, bias=False, device="cuda")
+assert convt.explain(x, module.weight, None, 5, 1, dilation=2).steps, "a layer that ATen answers"
 with torch.no_grad():
-    calls = [lambda: module(x), lambda: convt.conv_transpose2d(x, module.weight, stride=2)]
+    w = module.weight
+    calls = [lambda: module(x), lambda: convt.conv_transpose2d(x, w, None, 5, 1, dilation=2)]
     for call in calls:
         call()
     if child := os.fork():

@@ -8,18 +8,15 @@ from aot.variants import Variant, lanes
 DIVISORS = ("by_programs", "by_programs_w", "by_programs_h", "by_channels")
 
 # (stride, taps of a phase, padding modulo the stride) along the row, known when compiled: k3s1;
-# k3s2p1 and k4s2p1; k5s2p2; k8s4p2; k16s8p4.
-KNOWN = ((1, 3, 0), (2, 2, 1), (2, 3, 0), (4, 2, 2), (8, 2, 4))
-ANY_ROW = ((2, 2, 1), (2, 3, 0))
+# k3s2p1 and k4s2p1; k5s2p2; k8s4p2.
+KNOWN = ((1, 3, 0), (2, 2, 1), (2, 3, 0), (4, 2, 2))
 
 
 def variants() -> Iterator[Variant]:
     for math in ACCURATE_MATHS:
         for known in KNOWN[1:2] if math == "bf16" else KNOWN:
             yield _variant(math, *known, aligned=True)
-        for known in () if math == "bf16" else ANY_ROW:
-            yield _variant(math, *known)
-        for stride in (0, 1, 2):
+        for stride in (0, 2):
             yield _variant(math, stride)
 
 

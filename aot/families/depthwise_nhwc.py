@@ -16,9 +16,9 @@ def variants() -> Iterator[Variant]:
         for known in KNOWN[:1] if math == "bf16" else KNOWN:
             yield _variant(math, 4, *known)
         if math != "bf16":
+            yield _variant(math, 4, 2, 0)
             yield _variant(math, 1, 2, 2)
         for vector in (4, 1):
-            yield _variant(math, vector, 2, 0)
             yield _variant(math, vector, 1, 0, sliding=False)
 
 

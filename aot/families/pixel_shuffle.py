@@ -8,15 +8,11 @@ from aot.variants import Variant, lanes
 
 
 def variants() -> Iterator[Variant]:
-    for math, stride in product(("fp32", "tf32", "f16", "bf16"), (1, 2, 4, 8)):
+    for math, stride in product(("fp32", "tf32", "f16", "bf16"), (2, 4)):
         native = math in ("f16", "bf16")
         # As many columns of a wider stride belong to fewer channels. fp32 tensors have fewer pixels
         # and input channels where they are not aligned, or they spill.
         plain = Tile(128, 64 // stride, 32) if native else Tile(64, 64 // stride, 16)
-        if stride == 8:  # few channels: vectors never pay, nor do less accurate products
-            if math != "tf32":
-                yield _variant(math, plain, stride, 4, vector=8)
-            continue
         yield _variant(math, plain, stride, 4, vector=stride)
         for columns in (64, 128) if native and stride == 2 else (64,):
             tile = Tile(128, columns // stride, 32)

@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from aot.tiles import ACCURATE_MATHS, Tile
 from aot.variants import Variant
 
-# By stride: between the rows of the shared image, and how much of one is stored at once. The pitch,
-# pixels * stride + gap, exceeds what is stored at once by a power of two.
-WIDE_IMAGES = {2: (128, 128), 3: (128, 256), 4: (128, 128), 5: (128, 256)}
-NARROW_IMAGES = {2: (128, 128), 3: (64, 128), 4: (128, 128), 5: (64, 128)}
+# By stride and taps: the gap between the rows of the shared image, and how much of one is stored at
+# once. The pitch, pixels * stride + gap, exceeds what is stored at once by a power of two.
+WIDE_IMAGES = {
+    (2, 2): (128, 128), (3, 3): (128, 256), (4, 4): (128, 128), (5, 3): (128, 256),
+    (5, 5): (128, 256),
+}  # fmt: skip
+NARROW_IMAGES = {(2, 2): (128, 128), (4, 4): (128, 128), (5, 3): (64, 128)}
 IMAGES = ((Tile(128, 8, 32), WIDE_IMAGES), (Tile(64, 8, 64), NARROW_IMAGES))
 
 # Pixels copied at once: four bytes, the least that can be copied asynchronously. 0: not so copied.
@@ -19,13 +22,12 @@ INPUT_AND_OUTPUT = {"fp32": ((1, 8),), "f16": ((2, 16), (0, 8)), "bf16": ((2, 16
 def variants() -> Iterator[Variant]:
     for math in ACCURATE_MATHS:
         for tile, images in IMAGES:
-            for stride, (gap, columns) in images.items():
-                for taps in (3, 5) if stride == 5 else (stride,):
-                    for copied, sector in INPUT_AND_OUTPUT[math]:
-                        sizes = {"GAP": gap, "COLUMNS": columns, "COPIED": copied,
-                                 **tile.constants(math), "WARPS": 4, "STRIDE": stride,
-                                 "TAPS": taps, "SECTOR": sector}  # fmt: skip
-                        yield _variant(math, tile, sizes)
+            for (stride, taps), (gap, columns) in images.items():
+                for copied, sector in INPUT_AND_OUTPUT[math]:
+                    sizes = {"GAP": gap, "COLUMNS": columns, "COPIED": copied,
+                             **tile.constants(math), "WARPS": 4, "STRIDE": stride,
+                             "TAPS": taps, "SECTOR": sector}  # fmt: skip
+                    yield _variant(math, tile, sizes)
 
 
 def _variant(math: str, tile: Tile, sizes: dict[str, int | bool | str]) -> Variant:

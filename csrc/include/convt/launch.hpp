@@ -67,7 +67,8 @@ class CONVT_EXPORT Launch {
 CONVT_EXPORT void launch(const Plan& plan, const Pointers& pointers, int device,
                          CUstream_st* stream);
 
-// Loads every kernel that `device` may use; returns how many. Safe during graph capture.
+// Loads every kernel that `device` may use, and its table of measured times; returns how many
+// kernels. Safe during graph capture.
 CONVT_EXPORT int preload(int device);
 
 }  // namespace convt
