@@ -29,7 +29,7 @@ const char* refusal(const Family& family, const Config& config, const Problem& p
                     const Gpu& gpu) noexcept {
   const Variant& variant = *config.variant;
   if (!accurate_enough(variant, problem)) return "it multiplies in another way";
-  if (variant.layout != problem.layout) return "it has another memory layout";
+  if (const char* why = other_layout(problem, variant.layout)) return why;
   if (!variant.image(gpu.image.arch, gpu.image.kind)) return "it has no image for this GPU";
   if (needs_packing(variant, problem) && !packing(problem, gpu, {}))
     return "no kernel packs its weight";

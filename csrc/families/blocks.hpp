@@ -14,7 +14,7 @@ inline const char* not_blocks(const Problem& problem) noexcept {
     return a.kernel == a.stride && a.padding == 0 && a.out() == a.in * a.stride;
   };
   if (const char* why = has_depth(problem)) return why;
-  if (problem.layout != Layout::nchw) return "it has another memory layout";
+  if (const char* why = other_layout(problem, Layout::nchw)) return why;
   if (!is_blocks(problem.h) || !is_blocks(problem.w))
     return "outputs are not blocks of one input each";
   return too_large(problem);

@@ -10,8 +10,9 @@ namespace convt::depthwise {
 
 inline constexpr const char* kReason = "few channels a group: multiply-adds without tensor cores";
 
-// Null if the problem has few channels a group, and sizes that both kernels count.
-inline const char* unsupported(const Problem& problem) noexcept {
+// Null if the problem has few channels a group, in that layout, and sizes that both kernels count.
+inline const char* unsupported(const Problem& problem, Layout layout) noexcept {
+  if (const char* why = other_layout(problem, layout)) return why;
   if (product(problem.group_in(), problem.group_out()) > 8) return "it has many channels a group";
   // The kernels multiply residues and inverses, both under the stride, in 32 bits.
   if (std::max({problem.d.stride, problem.h.stride, problem.w.stride}) > 32768)

@@ -84,14 +84,11 @@ Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
                 .by_programs_w = depthwise::divisor(of.programs_w),
                 .by_programs_h = depthwise::divisor(of.programs_h),
                 .by_channels = depthwise::divisor(problem.out_channels)});
-  const Grid grid{.x = static_cast<std::uint32_t>(programs * planes),
-                  .y = static_cast<std::uint32_t>(problem.d.out())};
-  return {.steps = {step(*config.variant, gpu, grid, arguments)}, .workspace_bytes = 0};
+  return one_launch(config, gpu, grid_of(programs * planes, problem.d.out()), arguments);
 }
 
 const char* unsupported(const Problem& problem) noexcept {
-  if (problem.layout != Layout::nchw) return "it has another memory layout";
-  return depthwise::unsupported(problem);
+  return depthwise::unsupported(problem, Layout::nchw);
 }
 
 }  // namespace

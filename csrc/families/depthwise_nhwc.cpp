@@ -104,14 +104,11 @@ Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
                                       .by_programs_w = depthwise::divisor(s.of.programs_w),
                                       .by_programs_h = depthwise::divisor(s.of.programs_h),
                                       .by_kernel_w = depthwise::divisor(problem.w.kernel)});
-  const Grid grid{.x = static_cast<std::uint32_t>(s.programs * s.images),
-                  .y = static_cast<std::uint32_t>(s.channel_tiles)};
-  return {.steps = {step(*config.variant, gpu, grid, arguments)}, .workspace_bytes = 0};
+  return one_launch(config, gpu, grid_of(s.programs * s.images, s.channel_tiles), arguments);
 }
 
 const char* unsupported(const Problem& problem) noexcept {
-  if (problem.layout != Layout::nhwc) return "it has another memory layout";
-  return depthwise::unsupported(problem);
+  return depthwise::unsupported(problem, Layout::nhwc);
 }
 
 }  // namespace

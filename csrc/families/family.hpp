@@ -79,6 +79,11 @@ inline bool weight_rows_fit(const Problem& problem, std::int64_t rows) noexcept 
 // Null if every size fits a kernel's 32-bit integers.
 const char* too_large(const Problem& problem) noexcept;
 
+// Null if the problem lies in this memory layout; else why a kernel for it does not serve.
+inline const char* other_layout(const Problem& problem, Layout layout) noexcept {
+  return problem.layout == layout ? nullptr : "it has another memory layout";
+}
+
 // Null if the problem has no depth; else why a kernel for two axes does not serve it.
 const char* has_depth(const Problem& problem) noexcept;
 
@@ -119,6 +124,20 @@ Step step(const Variant& variant, const Gpu& gpu, const Grid& grid, const Argume
   arguments.each(writer);
   writer.finish();
   return step;
+}
+
+// Of counts that a grid can have: the family's time is kNever where it cannot.
+inline Grid grid_of(std::int64_t x, std::int64_t y = 1, std::int64_t z = 1) noexcept {
+  return {.x = static_cast<std::uint32_t>(x),
+          .y = static_cast<std::uint32_t>(y),
+          .z = static_cast<std::uint32_t>(z)};
+}
+
+// A program of one launch, without a workspace.
+template <class Arguments>
+Program one_launch(const Config& config, const Gpu& gpu, const Grid& grid,
+                   const Arguments& arguments) {
+  return {.steps = {step(*config.variant, gpu, grid, arguments)}, .workspace_bytes = 0};
 }
 
 }  // namespace convt

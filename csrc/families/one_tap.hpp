@@ -14,7 +14,7 @@ inline constexpr const char* kOneTapReason =
 // Null if every output has at most one tap, in that layout.
 inline const char* several_taps(const Problem& problem, Layout layout) noexcept {
   if (const char* why = has_depth(problem)) return why;
-  if (problem.layout != layout) return "it has another memory layout";
+  if (const char* why = other_layout(problem, layout)) return why;
   if (std::max(problem.h.stride, problem.w.stride) > 16) return "a stride is over 16";
   if (!problem.h.has_one_tap() || !problem.w.has_one_tap()) return "an output has several taps";
   return too_large(problem);

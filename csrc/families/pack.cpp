@@ -32,7 +32,7 @@ std::optional<Step> packing(const Problem& problem, const Gpu& gpu, const Buffer
   const double programs =
       product(problem.in_channels, tap_tiles, cdiv(problem.group_out(), t.block_out));
   if (programs > kInt32 / t.block_taps || problem.group_out() > kInt32 / 2) return std::nullopt;
-  return step(*variant, gpu, {.x = static_cast<std::uint32_t>(programs)},
+  return step(*variant, gpu, grid_of(static_cast<std::int64_t>(programs)),
               pack::Arguments(problem, {.packed = packed}));
 }
 

@@ -103,8 +103,7 @@ Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
   const Traits t = traits(*config.variant);
   const Box box = best_box(problem, t.block_pixels);
   const Arguments arguments(problem, {.log2_tile_h = box.log2_h, .log2_tile_w = box.log2_w});
-  const auto count = static_cast<std::uint32_t>(programs(problem, t, box));
-  return {.steps = {step(*config.variant, gpu, {.x = count}, arguments)}, .workspace_bytes = 0};
+  return one_launch(config, gpu, grid_of(programs(problem, t, box)), arguments);
 }
 
 }  // namespace

@@ -32,9 +32,8 @@ double microseconds(const Config& config, const Problem& problem, const Gpu& gpu
 }
 
 Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
-  const auto count = static_cast<std::uint32_t>(programs(problem, traits(*config.variant)));
-  return {.steps = {step(*config.variant, gpu, {.x = count}, Arguments(problem, {}))},
-          .workspace_bytes = 0};
+  const std::int64_t count = programs(problem, traits(*config.variant));
+  return one_launch(config, gpu, grid_of(count), Arguments(problem, {}));
 }
 
 }  // namespace

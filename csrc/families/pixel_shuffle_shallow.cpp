@@ -44,10 +44,8 @@ double microseconds(const Config& config, const Problem& problem, const Gpu& gpu
 
 Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
   const Tiling t = tiling(config, problem, gpu);
-  const Grid grid{.x = static_cast<std::uint32_t>(cdiv(t.items, t.rounds)),
-                  .y = static_cast<std::uint32_t>(t.parts)};
   const Arguments arguments(problem, {.items = t.items, .tiles = t.tiles});
-  return {.steps = {step(*config.variant, gpu, grid, arguments)}, .workspace_bytes = 0};
+  return one_launch(config, gpu, grid_of(cdiv(t.items, t.rounds), t.parts), arguments);
 }
 
 }  // namespace

@@ -76,9 +76,7 @@ Program program(const Config& config, const Problem& p, const Gpu& gpu) {
                                 .channels_innermost = p.weight[1] == 1 && p.group_out() > 1,
                                 .slice_in = n.slice_in,
                                 .slices = n.slices});
-  const Grid grid{static_cast<std::uint32_t>(n.across), static_cast<std::uint32_t>(n.images),
-                  static_cast<std::uint32_t>(n.slices)};
-  Program out{.steps = {step(*config.variant, gpu, grid, arguments)}, .workspace_bytes = 0};
+  Program out = one_launch(config, gpu, grid_of(n.across, n.images, n.slices), arguments);
   if (n.slices > 1) add_slices(out, *config.variant, p, gpu, n.slices);
   return out;
 }

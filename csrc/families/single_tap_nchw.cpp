@@ -111,9 +111,7 @@ Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
                                 .out_tiles = of.out_tiles,
                                 .tiles = of.tiles});
   arguments.first_w = of.columns.first;  // outputs of columns outside the image need no product
-  const Grid grid{static_cast<std::uint32_t>(of.x), static_cast<std::uint32_t>(of.y),
-                  static_cast<std::uint32_t>(of.z)};
-  return {.steps = {step(*config.variant, gpu, grid, arguments)}, .workspace_bytes = 0};
+  return one_launch(config, gpu, grid_of(of.x, of.y, of.z), arguments);
 }
 
 }  // namespace

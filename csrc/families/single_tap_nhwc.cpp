@@ -165,9 +165,7 @@ Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
                              .slab = slab,
                              .slab_lines = slab_lines,
                              .input_lines = input_lines});
-  const Grid grid{static_cast<std::uint32_t>(of.x), static_cast<std::uint32_t>(of.y),
-                  static_cast<std::uint32_t>(of.z)};
-  return {.steps = {step(*config.variant, gpu, grid, arguments)}, .workspace_bytes = 0};
+  return one_launch(config, gpu, grid_of(of.x, of.y, of.z), arguments);
 }
 
 }  // namespace

@@ -35,8 +35,7 @@ inline void add_slices(Program& program, const Variant& variant, const Problem& 
   const point_reduce::Arguments arguments(
       p, {.partial = Buffer{Role::workspace}, .elements = elements, .slices = slices});
   const auto programs = cdiv(elements, point_reduce::traits(reduce).block);
-  program.steps.push_back(
-      step(reduce, gpu, {.x = static_cast<std::uint32_t>(programs)}, arguments));
+  program.steps.push_back(step(reduce, gpu, grid_of(programs), arguments));
   program.workspace_bytes = slices * elements * 4;
 }
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from types import FunctionType
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvTransposeNd
 
 from convt import functional
 from convt.freezing import Freezable, Frozen, as_image
@@ -33,7 +32,7 @@ def _renamed(forward: Any) -> Any:
     return copy
 
 
-class _ConvTranspose(Freezable, _ConvTransposeNd, Generic[_Size]):
+class _ConvTranspose(Freezable, Generic[_Size]):
     """What the layers of all three dimensions have besides torch's.
 
     Each class below also derives from torch's own, which follows this one in the order of methods.
@@ -42,6 +41,13 @@ class _ConvTranspose(Freezable, _ConvTransposeNd, Generic[_Size]):
     # On the class, so that older pickles and `module.__class__ = ConvTranspose2d` work.
     # In a comment, because torch.jit.script reads annotations and does not know this type.
     precision = None  # type: Precision | None
+
+    if TYPE_CHECKING:  # of torch's layers
+        stride: Any
+        padding: Any
+        kernel_size: Any
+        dilation: Any
+        _output_padding: Any
 
     def __init__(
         self,
@@ -85,20 +91,15 @@ class _ConvTranspose(Freezable, _ConvTransposeNd, Generic[_Size]):
         raise NotImplementedError
 
     def extra_repr(self) -> str:
-        text: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        text: str = super().extra_repr()
         if self.precision is not None:
             text += f", precision={self.precision!r}"
         return self._noting_frozen(text)
 
     def _output_padding_for(self, input: Tensor, output_size: Sequence[int]) -> list[int]:
-        return self._output_padding(
-            input,
-            output_size,  # type: ignore[arg-type]
-            self.stride,  # type: ignore[arg-type]
-            self.padding,  # type: ignore[arg-type]
-            self.kernel_size,  # type: ignore[arg-type]
-            len(self.kernel_size),
-            self.dilation,  # type: ignore[arg-type]
+        axes = len(self.kernel_size)
+        return self._output_padding(  # type: ignore[no-any-return]
+            input, output_size, self.stride, self.padding, self.kernel_size, axes, self.dilation
         )
 
 
@@ -134,7 +135,7 @@ class ConvTranspose2d(_ConvTranspose[_IntOrPair], nn.ConvTranspose2d):
     def _make_geometry(self, output_padding: Sizes) -> tuple[Geometry, str]:
         geometry = geometry_of(
             self.stride,
-            self.padding,  # type: ignore[arg-type]
+            self.padding,
             output_padding,
             self.dilation,
             self.groups,
