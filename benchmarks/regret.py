@@ -96,13 +96,13 @@ def main() -> None:
             for record in table.records:
                 is_out = fold_of(record.layer, arguments.folds) == fold
                 (outside if is_out else inside).append(record)
-            found += judge(by_layer(outside), gpu, _C.Records([*map(tables.row, inside)]))
+            found += judge(by_layer(outside), gpu, _C.Records(gpu, [*map(tables.row, inside)]))
         show(sorted(found, key=lambda item: -item[0]), arguments.worst)
         return
     if arguments.left_out is None:
         parser.error("a file of left-out layers is missing, or --folds")
     rows = [*map(tables.row, table.records)] if table else None
-    known = _C.records_for(gpu) if rows is None else _C.Records(rows)
+    known = _C.records_for(gpu) if rows is None else _C.Records(gpu, rows)
     found = judge(by_layer(records.read(arguments.left_out).records), gpu, known)
     show(found, arguments.worst)
 

@@ -22,7 +22,7 @@ FIRST, SECOND, *_ = configs(LAYER)
 
 
 def index(*found):
-    return _C.Records([tables.row(record) for record in found])
+    return _C.Records(GPU, [tables.row(record) for record in found])
 
 
 def plan(layer, known, **problem):

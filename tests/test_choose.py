@@ -12,7 +12,7 @@ from tests.planning import HEADLINE, Layer, gpu, variants
 ARCH = _C.architectures("cubin")[0]
 VARIANTS = variants()
 GPUS = ["A100", "RTX 3090", "RTX 4090", "RTX 4060", "H100", "H200", "B200", "RTX 5090"]
-NONE = _C.Records([])  # of which the model decides
+NONE = _C.Records(_C.Gpu.preset("H200"), [])  # of which the model decides
 DEEP = Layer(64, 2048, 256, (8, 6), (4, 4), (2, 2), (1, 1), why="SimpleBaseline's first: deep")
 ZOO = json.loads((Path(__file__).parent.parent / "benchmarks/layers.json").read_text())
 

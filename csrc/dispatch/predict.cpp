@@ -1,46 +1,36 @@
 #include "dispatch/predict.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "core/text.hpp"
-#include "dispatch/aten.hpp"
 #include "dispatch/build.hpp"
+#include "dispatch/recorded.hpp"
 
 namespace convt {
 namespace {
 
 // A problem that is farther away says nothing.
-constexpr double kFar = 4.0;
-// How much a predicted time may be wrong: a kernel answers if it is modelled to be quicker than
-// ATen by this and, for each unit of distance, that. `python -m benchmarks.regret` tells what it
-// costs.
-constexpr double kDoubt = 0.15;
-constexpr double kDoubtPerDistance = 0.2;
-// What the model itself weighs among its corrections, which weigh 1 / (0.1 + distance).
-constexpr double kModelWeight = 0.5;
-constexpr double kLargestCorrection = 8;  // measured over modelled time, or its inverse
+constexpr float kFar = 4;
+// A kernel answers if it is modelled to be quicker than ATen by this; by less, the more was
+// measured near. `python -m benchmarks.regret` tells what it costs.
+constexpr float kDoubt = 0.09F;
+constexpr float kSureness = 3;  // by the weight of the config's own measurements
 
-// The mean logarithm of measured over modelled times.
-class Correction {
+// The mean of logarithms of measured over modelled time, and the weight of the models themselves,
+// whose logarithm is 0.
+class Mean {
  public:
-  void add(double measured, double modelled, double distance) {
-    if (!std::isfinite(modelled)) return;
-    const double limit = std::log(kLargestCorrection);
-    const double weight = 1 / (0.1 + distance);
-    sum_ += weight * std::clamp(std::log(measured / modelled), -limit, limit);
-    weight_ += weight;
-    nearest_ = std::min(nearest_, distance);
-  }
-  bool empty() const noexcept { return weight_ == 0; }
-  double nearest() const noexcept { return nearest_; }
-  double factor() const noexcept { return std::exp(sum_ / (weight_ + kModelWeight)); }
+  void add(float value, float weight) noexcept { sum_ += weight * value, weight_ += weight; }
+  float with(float models_weight) const noexcept { return sum_ / (weight_ + models_weight); }
+  float weight() const noexcept { return weight_; }
 
  private:
-  double sum_ = 0, weight_ = 0, nearest_ = kFar;
+  float sum_ = 0, weight_ = 0;
 };
 
 const Candidate* find(std::span<const Candidate> candidates, const Config& config) {
@@ -52,13 +42,6 @@ std::string microseconds(const Config& config, double us) {
   return text(config.str(), " ", tenths(us), " us");
 }
 
-// What of a record's time is packing of the weight.
-double recorded_packing_us(const Config& config, const Problem& problem, const Gpu& gpu) {
-  const bool packs =
-      config.variant->weight == WeightOrder::channels_last && problem.layout == Layout::nchw;
-  return packs ? packing_us(problem, gpu) : 0.0;
-}
-
 std::optional<Prediction> by_itself(const Problem& problem, const Gpu& gpu,
                                     const Measured& measured,
                                     std::span<const Candidate> candidates) {
@@ -68,9 +51,10 @@ std::optional<Prediction> by_itself(const Problem& problem, const Gpu& gpu,
     if (!best || us < best->microseconds) best = Candidate{config, us};
   };
   if (find(candidates, Config{})) weigh(Config{}, measured.aten_microseconds);
-  for (const auto& [config, ratio] : measured.configs) {
+  for (const Timed& timed : measured.configs) {
+    const Config& config = timed.config;
     if (!find(candidates, config)) continue;
-    const double us = ratio * measured.aten_microseconds;
+    const double us = timed.ratio * measured.aten_microseconds;
     const double packing = needs_packing(*config.variant, problem) ? packing_us(problem, gpu) : 0.0;
     weigh(config, us - recorded_packing_us(config, problem, gpu) + packing);
     if (seen.empty()) seen = microseconds(config, us);
@@ -80,50 +64,57 @@ std::optional<Prediction> by_itself(const Problem& problem, const Gpu& gpu,
   return Prediction{*best, text("measured: ", seen, seen.empty() ? "" : ", ", aten)};
 }
 
-// As configs are measured, with packing of a weight in the problem's layout.
-double modelled_us(const Config& config, const Problem& problem, const Gpu& gpu) {
-  return family_of(*config.variant)->microseconds(config, problem, gpu) +
-         recorded_packing_us(config, problem, gpu);
-}
-
-// What the nearest problems tell of the model's times: of a config itself, else of its family.
-struct Corrections {
-  Correction aten;
-  std::vector<std::pair<Config, Correction>> configs;
-  std::vector<std::pair<std::string_view, Correction>> families;
-
-  Corrections(const std::array<Neighbour, Records::kNeighbours>& neighbours, const Gpu& gpu) {
-    const auto of = [](auto& list, const auto& key) -> Correction& {
-      for (auto& [known, correction] : list)
-        if (known == key) return correction;
-      return list.emplace_back(key, Correction{}).second;
-    };
+// What the nearest problems tell of the models' times. A family's error is much the same on near
+// problems; how a config differs from its family's others, on farther ones too.
+class Corrections {
+ public:
+  explicit Corrections(std::span<const Neighbour> neighbours) {
     for (const auto& [measured, distance] : neighbours) {
       if (distance > kFar) break;
-      const Problem& problem = measured->problem;
-      aten.add(measured->aten_microseconds, aten_us(problem, gpu), distance);
-      for (const auto& [config, ratio] : measured->configs) {
-        const double us = ratio * measured->aten_microseconds;
-        const double modelled = modelled_us(config, problem, gpu);
-        of(configs, config).add(us, modelled, distance);
-        of(families, config.variant->family).add(us, modelled, distance);
-      }
+      const float far = std::exp(-static_cast<float>(distance));
+      const float near = far * far;
+      aten_.add(measured->aten_correction, near);
+      for (const auto& [family, correction] : measured->family_corrections)
+        of(families_, family).add(correction, near);
+      for (const Timed& timed : measured->configs)
+        of(configs_, timed.config).add(timed.beside_family, far);
     }
   }
 
-  const Correction& of(const Config& config) const noexcept {
-    if (config.is_aten()) return aten;
-    for (const auto& [known, correction] : configs)
-      if (known == config) return correction;
-    for (const auto& [family, correction] : families)
-      if (family == config.variant->family) return correction;
-    return none;
+  // The time that is to be expected of a modelled one.
+  double expected(const Candidate& candidate) const noexcept {
+    if (candidate.config.is_aten())
+      return candidate.microseconds * std::exp(aten_.with(kModelsOfFamily));
+    const float sum =
+        get(families_, std::string_view(candidate.config.variant->family)).with(kModelsOfFamily) +
+        get(configs_, candidate.config).with(kModelsOfConfig);
+    return candidate.microseconds * std::exp(sum);
+  }
+  // How many times that it may be.
+  double doubt(const Config& config) const noexcept {
+    return 1 + kDoubt / std::sqrt(1 + kSureness * get(configs_, config).weight());
   }
 
  private:
-  static const Correction none;
+  static constexpr float kModelsOfFamily = 0.05F, kModelsOfConfig = 0.1F;
+  template <class Key>
+  using List = std::vector<std::pair<Key, Mean>>;
+
+  template <class Key>
+  static Mean& of(List<Key>& list, const Key& key) {
+    const auto found = std::ranges::find(list, key, &std::pair<Key, Mean>::first);
+    return found == list.end() ? list.emplace_back(key, Mean{}).second : found->second;
+  }
+  template <class Key>
+  static Mean get(const List<Key>& list, const Key& key) noexcept {
+    const auto found = std::ranges::find(list, key, &std::pair<Key, Mean>::first);
+    return found == list.end() ? Mean{} : found->second;
+  }
+
+  Mean aten_;
+  List<Config> configs_;
+  List<std::string_view> families_;
 };
-const Correction Corrections::none;
 
 }  // namespace
 
@@ -134,17 +125,16 @@ std::optional<Prediction> predict(const Problem& problem, const Gpu& gpu, const 
 
   const auto neighbours = records.nearest(problem);
   if (neighbours[0].distance > kFar) return std::nullopt;
-  const Corrections corrections(neighbours, gpu);
+  const Corrections corrections(neighbours);
   std::optional<Candidate> kernel, aten;
   double least = kNever;  // of a kernel, if it is as slow as it may be
   for (const Candidate& candidate : candidates) {
-    const Correction& correction = corrections.of(candidate.config);
-    const double us = candidate.microseconds * correction.factor();
+    const double us = corrections.expected(candidate);
     if (candidate.config.is_aten()) {
       aten = Candidate{candidate.config, us};
       continue;
     }
-    const double slow = us * (1 + kDoubt + kDoubtPerDistance * correction.nearest());
+    const double slow = us * corrections.doubt(candidate.config);
     if (slow < least) least = slow, kernel = Candidate{candidate.config, us};
   }
   const std::string like =

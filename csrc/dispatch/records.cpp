@@ -5,6 +5,9 @@
 #include <optional>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
+
+#include "dispatch/recorded.hpp"
 
 namespace convt {
 namespace {
@@ -75,6 +78,32 @@ Features features_of(const Problem& p) noexcept {
           0.25F * log2(p.w.in), vectors ? 1.0F : 0.0F};
 }
 
+// The logarithm of measured over modelled time. A model may refuse what was measured once, or be
+// wrong beyond use.
+float correction(double measured, double modelled) noexcept {
+  constexpr float kLargest = 2;
+  const double ratio = std::log(measured / modelled);
+  return std::isfinite(ratio) ? std::clamp(static_cast<float>(ratio), -kLargest, kLargest) : 0.0F;
+}
+
+void correct(Measured& measured, const Gpu& gpu) {
+  const Problem& problem = measured.problem;
+  const double aten = measured.aten_microseconds;
+  measured.aten_correction = correction(aten, modelled_us(Config{}, problem, gpu));
+  std::unordered_map<std::string_view, std::pair<float, int>> families;  // sum and number
+  for (Timed& timed : measured.configs) {
+    timed.beside_family = correction(timed.ratio * aten, modelled_us(timed.config, problem, gpu));
+    auto& [sum, number] = families[timed.config.variant->family];
+    sum += timed.beside_family, ++number;
+  }
+  for (auto& [family, of] : families) {
+    of.first /= static_cast<float>(of.second);
+    measured.family_corrections.emplace_back(family, of.first);
+  }
+  for (Timed& timed : measured.configs)
+    timed.beside_family -= families[timed.config.variant->family].first;
+}
+
 }  // namespace
 
 struct Records::Index {
@@ -87,13 +116,18 @@ Records::Records() : index_(std::make_shared<Index>()) {}
 
 std::size_t Records::size() const noexcept { return index_->measured.size(); }
 
-Records::Records(std::span<const Record* const> records) {
+Records::Records(const Gpu& gpu, std::span<const Record* const> records) {
   const auto made = std::make_shared<Index>();
   auto& [measured, by_problem, buckets] = *made;
   std::unordered_map<std::string_view, std::optional<Config>> configs;
   for (const Record* record : records) {
     const auto [place, is_new] = by_problem.try_emplace(record->problem, measured.size());
-    if (is_new) measured.push_back({record->problem, record->aten_microseconds, {}});
+    if (is_new)
+      measured.push_back({.problem = record->problem,
+                          .aten_microseconds = record->aten_microseconds,
+                          .configs = {},
+                          .aten_correction = 0,
+                          .family_corrections = {}});
     auto known = configs.find(record->config);
     if (known == configs.end())
       known = configs.emplace(record->config, Config::parse(record->config)).first;
@@ -101,8 +135,12 @@ Records::Records(std::span<const Record* const> records) {
     std::vector<Timed>& timed = measured[place->second].configs;
     const bool again =
         std::ranges::any_of(timed, [&](const Timed& t) { return t.config == *known->second; });
-    if (!again) timed.push_back({*known->second, record->microseconds / record->aten_microseconds});
+    if (!again)
+      timed.push_back({.config = *known->second,
+                       .ratio = record->microseconds / record->aten_microseconds,
+                       .beside_family = 0});
   }
+  for (Measured& of : measured) correct(of, gpu);
   for (std::uint32_t i = 0; i < measured.size(); ++i) {
     std::ranges::stable_sort(measured[i].configs, {}, &Timed::ratio);
     Bucket& of = buckets[bucket_of(measured[i].problem)];

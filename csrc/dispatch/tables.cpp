@@ -102,7 +102,7 @@ const Records& records_for(const Gpu& gpu) {
     std::vector<const Record*> found;
     for (const Table* table : holding(all, gpu))
       for (const Record& record : table->records) found.push_back(&record);
-    records = std::make_unique<const Records>(found);
+    records = std::make_unique<const Records>(gpu, found);
   }
   return *records;
 }

@@ -241,13 +241,13 @@ std::vector<Record> records_of(const std::vector<Row>& rows) {
 
 void bind_records(py::module_& m) {
   py::class_<Records>(m, "Records")
-      .def(py::init([](const std::vector<Row>& rows) {
+      .def(py::init([](const Gpu& gpu, const std::vector<Row>& rows) {
              const std::vector<Record> records = records_of(rows);
              std::vector<const Record*> pointers;
              for (const Record& record : records) pointers.push_back(&record);
-             return Records(pointers);
+             return Records(gpu, pointers);
            }),
-           py::arg("rows"))
+           py::arg("gpu"), py::arg("rows"))
       .def("__len__", &Records::size);
   m.def("records_for", &records_for, py::arg("gpu"), py::return_value_policy::reference);
   m.def(

@@ -126,8 +126,8 @@ class Plan:
 _Row = tuple[Problem, str, float, float]
 
 class Records:
-    def __init__(self, rows: list[_Row]) -> None:
-        """`rows`: (problem, config, microseconds, ATen's microseconds)."""
+    def __init__(self, gpu: Gpu, rows: list[_Row]) -> None:
+        """`rows`: (problem, config, microseconds on `gpu`, ATen's microseconds)."""
 
     def __len__(self) -> int: ...
 

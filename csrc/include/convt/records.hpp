@@ -8,6 +8,8 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "convt/config.hpp"
@@ -36,10 +38,11 @@ struct Table {
   std::vector<Record> records;
 };
 
-// A config's measured time on a problem over ATen's.
+// A config's measured time on a problem. Corrections are logarithms of measured over modelled time.
 struct Timed {
   Config config;
-  double ratio = 0;
+  double ratio = 0;         // over ATen's
+  float beside_family = 0;  // its correction less the mean one of its family on this problem
 };
 
 // All that was measured of one problem.
@@ -47,6 +50,8 @@ struct Measured {
   Problem problem;
   double aten_microseconds = 0;
   std::vector<Timed> configs;  // those that this library has, by ascending ratio
+  float aten_correction = 0;
+  std::vector<std::pair<std::string_view, float>> family_corrections;  // the mean over its configs
 };
 
 struct Neighbour {
@@ -57,11 +62,11 @@ struct Neighbour {
 // An index over records. A value, which never changes; copies share it.
 class CONVT_EXPORT Records {
  public:
-  static constexpr std::size_t kNeighbours = 3;
+  static constexpr std::size_t kNeighbours = 16;
 
   Records();
-  // Of several records of a problem and a config the first counts.
-  explicit Records(std::span<const Record* const> records);
+  // Of times on `gpu`. Of several records of a problem and a config the first counts.
+  Records(const Gpu& gpu, std::span<const Record* const> records);
 
   // Of the problems that were measured.
   std::size_t size() const noexcept;
