@@ -3,7 +3,8 @@
 python -m benchmarks.host --out host.json
 
 One tiny layer, and the transposed convolutions of three networks in a row: with torch's layers,
-with convt's as they are (weights packed at each call) and frozen.
+with convt's as they are (weights packed at each call) and frozen. Without a GPU, tiny layers on the
+CPU alone.
 """
 
 from __future__ import annotations
@@ -73,13 +74,35 @@ def warm_calls() -> dict[str, float]:
         return {name: host_us(call) for name, call in calls.items()}
 
 
+def cpu_calls() -> dict[str, dict[str, float]]:
+    """Host microseconds of tiny layers on one CPU thread, where ATen computes for both."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    result = {}
+    for axes in (1, 2, 3):
+        theirs, ours = (
+            getattr(package, f"ConvTranspose{axes}d")(4, 4, 2, 2) for package in (torch.nn, convt)
+        )
+        x = torch.randn(1, 4, *[2] * axes)
+        for grad in (True, False):
+            with torch.set_grad_enabled(grad):
+                result[f"{axes}-D, {'' if grad else 'no '}gradients"] = {
+                    "torch": host_us(lambda m=theirs, x=x: m(x)),
+                    "convt": host_us(lambda m=ours, x=x: m(x)),
+                }
+    torch.set_num_threads(threads)
+    return result
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
-    result = {**environment(), "warm_call_us": warm_calls(), "network_us": networks()}
+    result: dict[str, Any] = {"cpu_us": cpu_calls()}
+    if torch.cuda.is_available():
+        result |= {**environment(), "warm_call_us": warm_calls(), "network_us": networks()}
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 

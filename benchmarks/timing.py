@@ -21,7 +21,8 @@ def host_us(function: Callable[[], Any], calls: int = 2000) -> float:
         function()
     times = []
     for _ in range(9):
-        torch.cuda.synchronize()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         begin = time.perf_counter()
         for _ in range(calls // 9):
             function()

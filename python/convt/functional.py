@@ -124,10 +124,28 @@ def call(
     """Answers a call. `precision`: a value, or the name of torch's switch. `frozen`: see nn."""
     if _torch.is_compiling():
         return _unusual(input, weight, bias, geometry, precision, None)
+    if is_torchs_alone(input) and weight.is_cpu and (bias is None or bias.is_cpu):
+        return _on_cpu(input, weight, bias, geometry)
     y = ops.eager_conv_transpose2d(input, weight, bias, frozen, geometry, precision)
     if y is None:
         return _unusual(input, weight, bias, geometry, precision, frozen)
     return _aten(input, weight, bias, geometry, precision) if y is False else y
+
+
+def is_torchs_alone(input: Tensor) -> bool:
+    """Whether nothing but ATen ever answers: an ordinary tensor of the CPU, in no graph."""
+    return type(input) is Tensor and input.is_cpu and not _torch.is_traced()
+
+
+def _on_cpu(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    try:
+        return _aten(input, weight, bias, geometry)
+    except RuntimeError:
+        if input.dim() != 4:
+            input = _batch_of_one(input)
+        if input.is_floating_point():
+            ops.problem(input, weight, bias, geometry, 0)  # says better what is wrong
+        raise
 
 
 def _unusual(
@@ -311,8 +329,16 @@ def _autocast(
     dtype = torch.get_autocast_dtype(kind)
 
     def cast(tensor: Tensor) -> Tensor:
-        eligible = tensor.is_floating_point() and tensor.dtype != torch.float64
-        return tensor.to(dtype) if eligible and tensor.device.type == kind else tensor
+        if tensor.dtype == torch.float64 or not tensor.is_floating_point():
+            return tensor
+        if tensor.device.type != kind:
+            return tensor
+        if kind == "cuda" and tensor.is_leaf and tensor.requires_grad and not _torch.is_traced():
+            # autocast keeps one cast of each parameter for a region, and has no function that
+            # gives it out. Of the operators that it casts for, this one gives its operand back.
+            view: Tensor = torch.ops.aten.einsum.default("...->...", [tensor])
+            return view
+        return tensor.to(dtype)
 
     return cast(input), cast(weight), None if bias is None else cast(bias)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convt import _torch, distributed, functional
+from convt import distributed, functional
 from convt.functional import Precision
 from convt.geometry import Sizes, sizes
 
@@ -39,7 +39,7 @@ def conv_transpose1d(
     """
     if precision is not None:
         functional.precision_value(precision)
-    if not isinstance(input, Tensor) or _is_torchs_alone(input):
+    if not isinstance(input, Tensor) or input.is_complex() or functional.is_torchs_alone(input):
         return F.conv_transpose1d(
             input, weight, bias, stride, padding, output_padding, groups, dilation
         )
@@ -104,10 +104,6 @@ def conv_transpose3d(
     return F.conv_transpose3d(
         input, weight, bias, stride, padding, output_padding, groups, dilation
     )
-
-
-def _is_torchs_alone(input: Tensor) -> bool:
-    return input.is_complex() or (type(input) is Tensor and input.is_cpu and not _torch.is_traced())
 
 
 def _is_for_onnx() -> bool:

@@ -46,7 +46,7 @@ def sizes(value: Sizes, name: str, axes: int = 2) -> tuple[int, ...]:
 
     Raises TypeError, ValueError or RuntimeError, as torch does, where it is not that.
     """
-    if type(value) is int and _fits(value):
+    if type(value) is int and -(2**63) <= value < 2**63:
         return (value,) * axes
     expected = f"conv_transpose{axes}d: expected {name} to be {_EXPECTED[axes]}"
     if isinstance(value, (tuple, list)):
