@@ -2,12 +2,15 @@
 
 import pytest
 
-from tests.compatibility import table
+from tests.compatibility import suite, table
 
 
 @pytest.mark.parametrize("row", table.ROWS, ids=lambda row: row.id)
 def test_row(row):
-    assert table.checked(row) is None
+    try:
+        assert table.checked(row) is None
+    except suite.Absent as absent:
+        pytest.skip(str(absent))
 
 
 def test_there_are_rows_enough_and_the_document_is_of_them():

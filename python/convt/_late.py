@@ -1,8 +1,8 @@
-"""Entries for torch's tables of ops, made when torch's module that holds the table is imported.
+"""Entries for others' tables of ops and layers, made when the module with the table is imported.
 
-torch counts, shards and traces ops by tables in modules that take 0.3 to 1.6 seconds to import and
-that most programs never need. `import convt` must not import them, and their users must not have to
-know of convt: so a finder on `sys.meta_path` waits for them.
+torch, and libraries around it, count, shard and trace by tables in modules that take up to 1.6
+seconds to import and that most programs never need. `import convt` must not import them, and their
+users must not have to know of convt: so a finder on `sys.meta_path` waits for them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-# torch's module: the module of convt and its function that makes the entries.
+# The module with the table: the module of convt and its function that makes the entries.
 ENTRIES = {
+    "fvcore.nn.activation_count": ("convt.counting", "register_activations_with_fvcore"),
+    "fvcore.nn.flop_count": ("convt.counting", "register_flops_with_fvcore"),
+    "ptflops.pytorch_ops": ("convt.counting", "register_with_ptflops"),
+    "thop.profile": ("convt.counting", "register_with_thop"),
     "torch.ao.quantization.fuser_method_mappings": ("convt.quantization", "register"),
     "torch.fx.experimental.proxy_tensor": ("convt.decomposition", "register"),
     "torch.utils.flop_counter": ("convt.counting", "register_flops"),
@@ -55,5 +59,5 @@ def _register(name: str) -> None:
     try:
         module, function = ENTRIES[name]
         getattr(importlib.import_module(module), function)()
-    except Exception as error:  # another torch: its import must not fail for convt's sake
-        warnings.warn(f"convt: {name} is not told about convt's op: {error!r}", stacklevel=2)
+    except Exception as error:  # another version: its import must not fail for convt's sake
+        warnings.warn(f"convt: {name} is not told about convt: {error!r}", stacklevel=2)

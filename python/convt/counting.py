@@ -1,11 +1,15 @@
-"""What the op costs to run: for FlopCounterMode, and for what compiled graphs keep or run again."""
+"""What layers and the op cost: for counters of operations, and for what compiled graphs keep."""
 
 from __future__ import annotations
 
 import functools
+import sys
+from collections import Counter
 from typing import Any
 
 import torch
+
+from convt.replacing import LAYERS, OURS
 
 
 def register_flops() -> None:
@@ -51,3 +55,40 @@ def register_as_compute_intensive() -> None:
         return op_types
 
     partitioners.get_default_op_list = with_ours
+
+
+# Counters of others that look a layer's exact class, or an op's name, up in a table of theirs.
+
+
+def register_with_thop() -> None:
+    _count_as_torchs(sys.modules["thop.profile"].register_hooks)  # thop.profile is a function, too
+
+
+def register_with_ptflops() -> None:
+    from ptflops.pytorch_ops import MODULES_MAPPING
+
+    _count_as_torchs(MODULES_MAPPING)
+
+
+def register_flops_with_fvcore() -> None:
+    from fvcore.nn import flop_count
+    from fvcore.nn.jit_handles import conv_flop_count, get_shape
+
+    def count(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        input, weight, *_ = inputs
+        shapes = [get_shape(value) for value in (input, weight, outputs[0])]
+        return Counter({"conv": conv_flop_count(*shapes, transposed=True)})
+
+    flop_count._DEFAULT_SUPPORTED_OPS["convt::conv_transpose2d"] = count
+
+
+def register_activations_with_fvcore() -> None:
+    from fvcore.nn import activation_count
+    from fvcore.nn.jit_handles import generic_activation_jit
+
+    handle = generic_activation_jit("conv")
+    activation_count._DEFAULT_SUPPORTED_OPS["convt::conv_transpose2d"] = handle
+
+
+def _count_as_torchs(table: dict[Any, Any]) -> None:
+    table.update({OURS[layer]: table[layer] for layer in LAYERS})

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import convt
 
 SIZES = (5, 6, 4)
+DEVICE: torch.device | None = None  # of layers and images; None: torch's default
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Side:
 
     axes: int
     ours: bool
+
+    @property
+    def kind(self) -> str:
+        """The type of the device, as torch.autocast wants it."""
+        return "cpu" if DEVICE is None else DEVICE.type
 
     def _named(self, prefix: str) -> Any:
         return getattr(convt if self.ours else nn, f"{prefix}{self.axes}d")
@@ -41,22 +47,29 @@ class Side:
     def layer(self, *arguments: Any, **keywords: Any) -> nn.Module:
         """4 to 6 channels, kernel 3, unless other positions are given; the same under each call."""
         torch.manual_seed(0)
-        return self.cls(*(arguments or (4, 6, 3)), **keywords)
+        return self.cls(*(arguments or (4, 6, 3)), **_placed(keywords))
 
     def images(self, batch: int | None = 2, channels: int = 4, **keywords: Any) -> Tensor:
         torch.manual_seed(1)
         size = (channels, *SIZES[: self.axes])
-        return torch.randn(size if batch is None else (batch, *size), **keywords)
+        shape = size if batch is None else (batch, *size)
+        return torch.randn(shape, **_placed(keywords))
 
     def norm(self, channels: int) -> nn.Module:
-        return getattr(nn, f"BatchNorm{self.axes}d")(channels)
+        return getattr(nn, f"BatchNorm{self.axes}d")(channels, **_placed({}))
 
     def net(self, **keywords: Any) -> nn.Sequential:
         """Two layers of this side with one of torch's between."""
         torch.manual_seed(0)
         return nn.Sequential(
-            self.cls(4, 6, 3, 2, **keywords), nn.ReLU(), self.cls(6, 4, 3, padding=1, **keywords)
+            self.layer(4, 6, 3, 2, **keywords),
+            nn.ReLU(),
+            self.layer(6, 4, 3, padding=1, **keywords),
         )
+
+
+def _placed(keywords: dict[str, Any]) -> dict[str, Any]:
+    return keywords if DEVICE is None else {"device": DEVICE, **keywords}
 
 
 class Row(NamedTuple):
@@ -76,6 +89,10 @@ class Row(NamedTuple):
         if self.differs is None:
             return "same"
         return f"{'not supported' if self.unsupported else 'differs'}: {self.differs}"
+
+
+class Absent(Exception):
+    """What a row needs, besides torch and convt, is not installed."""
 
 
 ROWS: list[Row] = []
@@ -104,6 +121,8 @@ def outcome(row: Row, ours: bool) -> Any:
         warnings.simplefilter("ignore")
         try:
             return row.check(Side(row.axes, ours))
+        except ModuleNotFoundError as error:
+            raise Absent(f"no module {error.name}") from error
         except Exception as error:
             return error
         finally:

@@ -147,7 +147,7 @@ for _dtype in (torch.bfloat16, torch.float16):
         @row(MIXED, f"autocast, {str(_dtype)[6:]}{'' if _grad else ', no gradients'}")
         def autocast(side: Side, dtype=_dtype, grad=_grad):
             net, x = side.net(), side.images()
-            with torch.autocast("cpu", dtype), torch.set_grad_enabled(grad):
+            with torch.autocast(side.kind, dtype), torch.set_grad_enabled(grad):
                 y = net(x)
             if not grad:
                 return y
@@ -157,13 +157,13 @@ for _dtype in (torch.bfloat16, torch.float16):
 
 @row(MIXED)
 def autocast_leaves_float64(side: Side):
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(side.kind, torch.bfloat16):
         return side.layer(dtype=torch.float64)(side.images(dtype=torch.float64))
 
 
 @row(MIXED)
 def autocast_switched_off_inside(side: Side):
-    with torch.autocast("cpu", torch.bfloat16), torch.autocast("cpu", enabled=False):
+    with torch.autocast(side.kind, torch.bfloat16), torch.autocast(side.kind, enabled=False):
         return side.layer()(side.images())
 
 
@@ -181,11 +181,11 @@ def casts(side: Side):
 
     layer, x = side.layer(), side.images()
     counts = []
-    with torch.autocast("cpu", torch.bfloat16), Count() as count:
+    with torch.autocast(side.kind, torch.bfloat16), Count() as count:
         for _ in range(3):
             layer(x)
         counts.append(count.casts[tuple(layer.weight.shape)])
-    with torch.autocast("cpu", torch.bfloat16), torch.no_grad(), Count() as count:
+    with torch.autocast(side.kind, torch.bfloat16), torch.no_grad(), Count() as count:
         for _ in range(3):
             layer(x)
         counts.append(count.casts[tuple(layer.weight.shape)] >= 1)
@@ -194,7 +194,7 @@ def casts(side: Side):
 
 @row(MIXED, "GradScaler")
 def scaled(side: Side):
-    net, scaler = side.net(), torch.amp.GradScaler("cpu", init_scale=8.0)
+    net, scaler = side.net(), torch.amp.GradScaler(side.kind, init_scale=8.0)
     optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
     scaler.scale(net(side.images()).square().mean()).backward()
     scaler.step(optimiser)
@@ -223,18 +223,48 @@ for _device in ("cpu", "meta"):
             return _flops(net, x, backward)[1]
 
 
-@row(COUNTED, "counters that look for nn.ConvTranspose (torchinfo, thop, ptflops)")
-def found_by_class(side: Side):
-    theirs = Side(side.axes, False).cls
-    sizes = {}
-    net = side.net()
-    for name, module in net.named_modules():
-        if isinstance(module, theirs):
-            module.register_forward_hook(
-                lambda m, arguments, y, name=name: sizes.update({name: tuple(y.shape)})
-            )
-    net(side.images())
-    return [sizes, sum(p.numel() for p in net.parameters())]
+def _thop(net, x):
+    import thop
+
+    return thop.profile(net, (x,), verbose=False)
+
+
+def _torchinfo(net, x):
+    import torchinfo
+
+    summary = torchinfo.summary(net, input_data=x, verbose=0)
+    return summary.total_mult_adds, summary.total_params
+
+
+def _fvcore(net, x):
+    from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
+
+    counts = [FlopCountAnalysis(net, x), ActivationCountAnalysis(net, x)]
+    return [count.unsupported_ops_warnings(False).total() for count in counts]
+
+
+def _ptflops(backend):
+    def count(net, x):
+        from ptflops import get_model_complexity_info
+
+        return get_model_complexity_info(
+            net, tuple(x.shape[1:]), as_strings=False, print_per_layer_stat=False, backend=backend
+        )
+
+    return count
+
+
+for _name, _count in {
+    "thop": _thop,
+    "torchinfo": _torchinfo,
+    "fvcore": _fvcore,
+    "ptflops, pytorch backend": _ptflops("pytorch"),
+    "ptflops, aten backend": _ptflops("aten"),
+}.items():
+
+    @row(COUNTED, _name)
+    def counted(side: Side, count=_count):
+        return count(side.net().eval(), side.images(1))
 
 
 @row(COUNTED, "a profiler's operators", axes=(2, 3))
@@ -250,34 +280,39 @@ SEVERAL = "several devices (here one process, gloo; two in tests/test_distribute
 
 
 @contextlib.contextmanager
-def _process_group():
+def _process_group(side):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
+    backend = "gloo" if side.kind == "cpu" else "nccl"
+    dist.init_process_group(backend, init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
     try:
-        yield init_device_mesh("cpu", (1,))
+        yield init_device_mesh(side.kind, (1,))
     finally:
         dist.destroy_process_group()
 
 
 @row(SEVERAL, "DistributedDataParallel")
 def ddp(side: Side):
-    with _process_group():
+    with _process_group(side):
         net = DistributedDataParallel(side.net())
-        return _trained(net, torch.optim.SGD(net.parameters(), lr=0.1), side.images())
+        seen = _trained(net, torch.optim.SGD(net.parameters(), lr=0.1), side.images())
+        # While the process group lives: torch 2.13 ends a group that only a dead model holds with
+        # the interpreter locked, and waits for ever for the group's threads, which want the lock.
+        del net
+        return seen
 
 
 @row(SEVERAL, "fully_shard (FSDP2)")
 def fsdp2(side: Side):
-    with _process_group() as mesh:
+    with _process_group(side) as mesh:
         net = fully_shard(side.net(), mesh=mesh)
         return _trained(net, torch.optim.SGD(net.parameters(), lr=0.1), side.images())
 
 
 @row(SEVERAL, "DTensors")
 def dtensors(side: Side):
-    with _process_group() as mesh:
+    with _process_group(side) as mesh:
         layer = side.layer()
         x = distribute_tensor(side.images(), mesh, [Shard(0)])
         weight = distribute_tensor(layer.weight.detach(), mesh, [Replicate()]).requires_grad_()
