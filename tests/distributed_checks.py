@@ -1,4 +1,7 @@
-"""What two processes check of distributed training. Run by test_distributed.py, in each of them."""
+"""What two processes check of distributed training. Run by test_distributed.py, in each of them.
+
+Tensors are made on the default device: the CPU, or each process's own GPU.
+"""
 
 import itertools
 import os
@@ -29,7 +32,7 @@ FUNCTIONS = {
 
 
 def mesh():
-    return init_device_mesh("cpu", (dist.get_world_size(),))
+    return init_device_mesh(torch.get_default_device().type, (dist.get_world_size(),))
 
 
 def placements_give_torchs_values_and_gradients(axes, groups):
@@ -196,13 +199,17 @@ CHECKS = {
 }
 
 
-def main(rank, world, port, results):
+def main(rank, world, port, device, results):
     """Runs every check and reports each failure's traceback, "" for none."""
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world)
     )
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    torch.backends.cudnn.allow_tf32 = False  # ours and torch's are held to fp32's tolerance
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    torch.set_default_device(torch.device(device, rank if device == "cuda" else None))
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
     for name, (check, arguments) in CHECKS.items():
         failure = ""
         try:

@@ -1,4 +1,7 @@
-"""Distributed training in two processes on the CPU: DTensor, DDP, FSDP2, tensor parallelism."""
+"""Distributed training in two processes, on the CPU and on two GPUs where there are two.
+
+DTensor, DDP, FSDP2, tensor parallelism.
+"""
 
 import queue
 import socket
@@ -11,16 +14,20 @@ from tests import distributed_checks
 WORLD = 2
 
 
-@pytest.fixture(scope="module")
-def failures():
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def failures(request):
     """By check, what went wrong in which process."""
+    if request.param == "cuda" and torch.cuda.device_count() < WORLD:
+        pytest.skip(f"fewer than {WORLD} GPUs")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = torch.multiprocessing.get_context("spawn")
     results = context.Queue()
     processes = [
-        context.Process(target=distributed_checks.main, args=(rank, WORLD, port, results))
+        context.Process(
+            target=distributed_checks.main, args=(rank, WORLD, port, request.param, results)
+        )
         for rank in range(WORLD)
     ]
     for process in processes:
