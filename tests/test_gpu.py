@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import convt
 from benchmarks.stress import stress
@@ -630,3 +631,34 @@ def test_double_goes_to_aten():
     assert not plan.served
     assert "only fp32, fp16 and bf16" in plan.reason
     torch.testing.assert_close(convt.conv_transpose2d(x, weight), F.conv_transpose2d(x, weight))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_autocast_casts_a_weight_once_a_region_as_torch_does(grad):
+    class Casts(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.shapes = []
+
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            if op is torch.ops.aten._to_copy.default:
+                self.shapes.append(tuple(args[0].shape))
+            return op(*args, **(kwargs or {}))
+
+    ours = convt.ConvTranspose2d(8, 16, 4, 2, 1, device="cuda")
+    theirs = torch.nn.ConvTranspose2d(8, 16, 4, 2, 1, device="cuda")
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 8, 9, 9, device="cuda")
+    for layer in (ours, theirs):
+        with torch.autocast("cuda", torch.float16), torch.set_grad_enabled(grad), Casts() as casts:
+            for _ in range(3):
+                layer(x)
+        assert casts.shapes.count(tuple(layer.weight.shape)) == 1
+    with torch.autocast("cuda", torch.float16), torch.set_grad_enabled(grad):
+        y, expected = ours(x) + ours(x), theirs(x) + theirs(x)
+    torch.testing.assert_close(y, expected, atol=4e-3, rtol=2e-3)
+    if grad:
+        for answer in (y, expected):
+            answer.float().square().sum().backward()
+        error = (ours.weight.grad - theirs.weight.grad).norm() / theirs.weight.grad.norm()
+        assert error < 2e-3
