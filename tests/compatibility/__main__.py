@@ -25,7 +25,10 @@ def main() -> int:
     start, wrong = time.perf_counter(), {}
     for row in rows:
         print(f"{time.perf_counter() - start:6.1f} s  {row.id}", end="\r", file=sys.stderr)
-        found = table.checked(row)
+        try:
+            found = table.checked(row)
+        except suite.Absent as absent:
+            found = str(absent)
         if found is not None:
             wrong[row.id] = found
     for name, found in wrong.items():
