@@ -1,4 +1,4 @@
-# make demo | test | bench-headline | lint | format | wheel | deploy-test | clean. Everything lives in build/.
+# make demo | test | bench-headline | lint | format | wheel | deploy-test | build-test | clean. Everything lives in build/.
 PYTHON ?= python3
 VENV ?= build/venv
 # The target, and this machine's GPU if there is one.
@@ -13,7 +13,7 @@ SOURCES := $(shell find aot cmake csrc python -type f -not -path '*/__pycache__/
            CMakeLists.txt pyproject.toml VERSION
 CXX_SOURCES := $(shell find csrc examples tests -name '*.[ch]' -o -name '*.[ch]pp')
 
-.PHONY: demo test bench-headline lint format wheel deploy-test clean
+.PHONY: demo test bench-headline lint format wheel deploy-test build-test clean
 
 demo: $(INSTALLED)  ## build, install, run the headline layer
 	$(BIN)/python -m examples.headline
@@ -47,6 +47,9 @@ wheel: $(DEPENDENCIES)  ## dist/*.whl, for every Linux that torch's own wheels a
 
 deploy-test: wheel  ## the wheel in fresh environments, every test in each
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.deploy dist/*.whl --torch $(TORCH)
+
+build-test: $(INSTALLED)  ## a full build for two architectures on two cores: time and size
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m slow -s
 
 clean:
 	rm -rf build dist
