@@ -139,7 +139,7 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
 
     gcd_h, gcd_w = gcd(sh, dh), gcd(sw, dw)
     slots = triton.next_power_of_2(kw)
-    block_q, block_c = 128, triton.cdiv(32, slots)
+    block_q, block_c = 128, triton.cdiv(64, slots)
     block_o = min(triton.next_power_of_2(block_q * sw), 1024)
     tile_w = min(block_o, (block_q - (kw - 1) * dw // sw - 1) * sw)
     if in_w <= block_q and out_w <= block_o:
@@ -155,11 +155,11 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
             slots, block_c, max(16, triton.next_power_of_2(c_in)), block_q, block_o, num_warps=4,
         )  # fmt: skip
     else:
-        tiles = triton.cdiv(triton.cdiv(out_h, sh) * triton.cdiv(out_w, sw), 128)
-        out_tiles = triton.cdiv(c_out, 64)
+        tiles = triton.cdiv(triton.cdiv(out_h, sh) * triton.cdiv(out_w, sw), 64)
+        out_tiles = triton.cdiv(c_out, 32)
         phase_kernel[(tiles * out_tiles * sh * sw * batch,)](
             *tensors, *sizes, kh, kw, sh, sw, ph, pw, dh, dw, tiles, out_tiles,
-            bias is not None, 64, 16, 128, num_warps=8, num_stages=3,
+            bias is not None, 32, 16, 64, num_warps=4, num_stages=3,
         )  # fmt: skip
     return y
 

@@ -1,6 +1,5 @@
 #include "dispatch/build.hpp"
 
-#include "core/registry_data.hpp"
 #include "core/text.hpp"
 
 namespace convt {
@@ -9,7 +8,8 @@ namespace {
 // Lets every step read the packed weight at `packed`.
 void read_packed(std::vector<Step>& steps, const Buffer& packed) {
   const auto redirect = [&](Buffer& buffer) {
-    if (buffer.role == Role::weight) buffer = {packed.role, packed.offset + buffer.offset};
+    if (buffer.role == Role::weight)
+      buffer = {.role = packed.role, .offset = packed.offset + buffer.offset};
   };
   for (Step& step : steps) {
     for (AddressSlot& slot : step.addresses) redirect(slot.buffer);
@@ -21,12 +21,6 @@ constexpr std::int64_t kAlignment = 256;
 
 }  // namespace
 
-const Family* family_of(const Variant& variant) noexcept {
-  for (const auto& [name, family] : kFamilies)
-    if (name == variant.symbol) return family;
-  return nullptr;
-}
-
 Plan build(const Problem& problem, const Gpu& gpu, const Candidate& candidate) {
   Plan plan{.problem = problem,
             .gpu = gpu,
@@ -37,15 +31,15 @@ Plan build(const Problem& problem, const Gpu& gpu, const Candidate& candidate) {
             .best = {}};
   if (plan.config.is_aten()) return plan;
   const Variant& variant = *plan.config.variant;
-  for (const auto& [name, family] : kFamilies)
-    if (name == variant.symbol) {
-      Program program = family->program(plan.config, problem, gpu);
-      plan.steps = std::move(program.steps);
-      plan.workspace_bytes = program.workspace_bytes;
-      plan.reason = family->reason;
-    }
+  if (const Family* family = family_of(variant)) {
+    Program program = family->program(plan.config, problem, gpu);
+    plan.steps = std::move(program.steps);
+    plan.workspace_bytes = program.workspace_bytes;
+    plan.reason = family->reason;
+  }
   if (needs_packing(variant, problem)) {
-    const Buffer packed{Role::workspace, cdiv(plan.workspace_bytes, kAlignment) * kAlignment};
+    const Buffer packed{.role = Role::workspace,
+                        .offset = cdiv(plan.workspace_bytes, kAlignment) * kAlignment};
     read_packed(plan.steps, packed);
     plan.steps.insert(plan.steps.begin(), packing(problem, gpu, packed).value());
     plan.workspace_bytes = packed.offset + problem.weight_numel() * problem.element_bytes();
@@ -69,10 +63,10 @@ Plan plan_pack(const TensorDesc& weight, const Gpu& gpu) {
     axes[static_cast<std::size_t>(dim + 3 - weight.ndim)]->kernel = weight.sizes[dim];
   plan.problem = plan.problem.with_weight(weight);
   plan.reason = "its size does not fit one grid";
-  const std::optional<Step> step = packing(plan.problem, gpu, {Role::output});
+  const std::optional<Step> step = packing(plan.problem, gpu, {.role = Role::output});
   if (!step) return plan;
   plan.reason = "packs a weight";
-  plan.config = {step->variant};
+  plan.config = {.variant = step->variant};
   plan.steps = {*step};
   return plan;
 }

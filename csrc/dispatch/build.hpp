@@ -2,13 +2,10 @@
 #pragma once
 
 #include "convt/plan.hpp"
-#include "dispatch/packing.hpp"
 #include "families/family.hpp"
+#include "families/packing.hpp"
 
 namespace convt {
-
-// The rules of a variant's family; null for kernels that no family launches of their own.
-const Family* family_of(const Variant& variant) noexcept;
 
 // Whether the weight has to be packed before that variant can read it.
 inline bool needs_packing(const Variant& variant, const Problem& problem) noexcept {

@@ -86,17 +86,19 @@ std::vector<Candidate> candidates(const Problem& problem, const Gpu& gpu) {
     for (const auto& [name, family] : kFamilies) {
       if (family->unsupported(problem)) continue;
       for (const Variant& variant : variants()) {
-        if (variant.symbol != name || refusal(*family, {&variant}, problem, gpu)) continue;
+        if (variant.symbol != name || refusal(*family, {.variant = &variant}, problem, gpu))
+          continue;
         const std::vector<Config> settings = family->settings
                                                  ? family->settings(variant, problem, gpu)
-                                                 : std::vector<Config>{Config{&variant}};
+                                                 : std::vector<Config>{Config{.variant = &variant}};
         for (const Config& config : settings)
           if (const double us = time_of(*family, config, problem, gpu); us < kNever)
-            all.push_back({config, us});
+            all.push_back({.config = config, .microseconds = us});
       }
     }
   }
-  if (all.empty() || aten_competes(problem)) all.push_back({Config{}, aten_us(problem, gpu)});
+  if (all.empty() || aten_competes(problem))
+    all.push_back({.config = Config{}, .microseconds = aten_us(problem, gpu)});
   std::ranges::stable_sort(all, {}, &Candidate::microseconds);
   return all;
 }
@@ -125,7 +127,7 @@ Plan plan(const Problem& problem, const Gpu& gpu, const Records& records) {
 Plan plan_with(const Problem& problem, const Gpu& gpu, const Config& config) {
   Plan chosen;
   if (config.is_aten()) {
-    chosen = build(problem, gpu, {config, aten_us(problem, gpu)});
+    chosen = build(problem, gpu, {.config = config, .microseconds = aten_us(problem, gpu)});
     chosen.reason = "asked for";
     return chosen;
   }
@@ -140,7 +142,7 @@ Plan plan_with(const Problem& problem, const Gpu& gpu, const Config& config) {
   if (!why.empty())
     throw InvalidArgument(
         text("convt: ", config.str(), " does not serve ", problem.str(), ": ", why));
-  return build(problem, gpu, {config, us});
+  return build(problem, gpu, {.config = config, .microseconds = us});
 }
 
 }  // namespace convt

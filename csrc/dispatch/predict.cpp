@@ -48,7 +48,7 @@ std::optional<Prediction> by_itself(const Problem& problem, const Gpu& gpu,
   std::optional<Candidate> best;
   std::string seen;
   const auto weigh = [&](const Config& config, double us) {
-    if (!best || us < best->microseconds) best = Candidate{config, us};
+    if (!best || us < best->microseconds) best = Candidate{.config = config, .microseconds = us};
   };
   if (find(candidates, Config{})) weigh(Config{}, measured.aten_microseconds);
   for (const Timed& timed : measured.configs) {
@@ -61,7 +61,8 @@ std::optional<Prediction> by_itself(const Problem& problem, const Gpu& gpu,
   }
   if (!best) return std::nullopt;
   const std::string aten = microseconds(Config{}, measured.aten_microseconds);
-  return Prediction{*best, text("measured: ", seen, seen.empty() ? "" : ", ", aten)};
+  return Prediction{.best = *best,
+                    .reason = text("measured: ", seen, seen.empty() ? "" : ", ", aten)};
 }
 
 // What the nearest problems tell of the models' times. A family's error is much the same on near
@@ -131,17 +132,18 @@ std::optional<Prediction> predict(const Problem& problem, const Gpu& gpu, const 
   for (const Candidate& candidate : candidates) {
     const double us = corrections.expected(candidate);
     if (candidate.config.is_aten()) {
-      aten = Candidate{candidate.config, us};
+      aten = Candidate{.config = candidate.config, .microseconds = us};
       continue;
     }
     const double slow = us * corrections.doubt(candidate.config);
-    if (slow < least) least = slow, kernel = Candidate{candidate.config, us};
+    if (slow < least)
+      least = slow, kernel = Candidate{.config = candidate.config, .microseconds = us};
   }
   const std::string like =
       text("the nearest that was measured is ", neighbours[0].measured->problem.str());
   if (aten && !(least < aten->microseconds))
-    return Prediction{*aten, text("no kernel is surely quicker; ", like)};
-  return Prediction{*kernel, text("by a record near; ", like)};
+    return Prediction{.best = *aten, .reason = text("no kernel is surely quicker; ", like)};
+  return Prediction{.best = *kernel, .reason = text("by a record near; ", like)};
 }
 
 }  // namespace convt

@@ -174,7 +174,8 @@ std::array<Neighbour, Records::kNeighbours> Records::nearest(
     const std::size_t lanes = std::min(kLanes, of.members.size() - begin);
     for (std::size_t lane = 0; lane < lanes; ++lane) {
       if (!(squares[lane] < best.back().distance)) continue;
-      best.back() = {&index_->measured[of.members[begin + lane]], squares[lane]};
+      best.back() = {.measured = &index_->measured[of.members[begin + lane]],
+                     .distance = squares[lane]};
       for (std::size_t k = best.size() - 1; k > 0 && best[k].distance < best[k - 1].distance; --k)
         std::swap(best[k], best[k - 1]);
     }

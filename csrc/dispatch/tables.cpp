@@ -32,7 +32,11 @@ Axis axis_of(const std::int32_t (&numbers)[6]) {
 }
 
 Table table_of(const CompiledTable& compiled) {
-  Table table{compiled.device, compiled.arch, compiled.proxy, {}, {}};
+  Table table{.device = compiled.device,
+              .arch = compiled.arch,
+              .proxy = compiled.proxy,
+              .source = {},
+              .records = {}};
   for (const CompiledRecord& record : compiled.records) {
     Problem problem;
     problem.batch = record.batch;
@@ -45,8 +49,10 @@ Table table_of(const CompiledTable& compiled) {
     problem.math = record.math;
     problem.layout = record.layout;
     problem.bias = record.bias;
-    table.records.push_back(
-        {problem, record.config, record.microseconds, record.aten_microseconds});
+    table.records.push_back({.problem = problem,
+                             .config = record.config,
+                             .microseconds = record.microseconds,
+                             .aten_microseconds = record.aten_microseconds});
   }
   return table;
 }

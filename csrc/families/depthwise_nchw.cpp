@@ -24,7 +24,10 @@ Shape shape(const Traits& t, const Problem& problem, const Gpu& gpu) noexcept {
   // Two tiles share what a program finds out first; more of them write too far apart at a time.
   const double wanted = product(gpu.multiprocessors, 48);
   const auto of = depthwise::tiling(t.threads, rows.quotients, columns, 2, times, wanted);
-  return {rows, of, of.programs_w * of.programs_h * rows.places, planes};
+  return {.rows = rows,
+          .of = of,
+          .programs = of.programs_w * of.programs_h * rows.places,
+          .planes = planes};
 }
 
 bool serves(const Traits& t, const Problem& problem) noexcept {

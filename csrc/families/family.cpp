@@ -3,9 +3,16 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "core/registry_data.hpp"
 #include "core/text.hpp"
 
 namespace convt {
+
+const Family* family_of(const Variant& variant) noexcept {
+  for (const auto& [name, rules] : kFamilies)
+    if (name == variant.symbol) return rules;
+  return nullptr;
+}
 
 bool vectors_fit(const Problem& problem) noexcept {
   if (problem.group_out() % lanes(problem) != 0) return false;
@@ -57,7 +64,8 @@ std::uint32_t ArgumentWriter::append(const void* value, std::size_t size, std::s
 }
 
 void ArgumentWriter::operator()(std::string_view name, const Buffer& buffer) {
-  if (take(name, true, false)) step_.addresses.push_back({append(nullptr, 8, 8), buffer});
+  if (take(name, true, false))
+    step_.addresses.push_back({.at = append(nullptr, 8, 8), .buffer = buffer});
 }
 
 void ArgumentWriter::operator()(std::string_view name, std::int64_t value) {
@@ -76,7 +84,7 @@ void ArgumentWriter::operator()(std::string_view name, const TensorMap& map) {
   if (map.rank != parameter->rank)
     throw std::logic_error(text("convt: ", variant_.name, ": ", name, " has rank ", parameter->rank,
                                 ", not ", map.rank));
-  step_.maps.push_back({append(nullptr, 128, 64), map});
+  step_.maps.push_back({.at = append(nullptr, 128, 64), .map = map});
   for (int dim = 0; dim < map.rank; ++dim) {
     const auto size = static_cast<std::int32_t>(map.sizes[static_cast<std::size_t>(dim)]);
     append(&size, 4, 4);

@@ -59,6 +59,9 @@ struct Family {
                                   const Gpu& gpu) = nullptr;
 };
 
+// The rules of a variant's family; null for kernels that no family launches of their own.
+const Family* family_of(const Variant& variant) noexcept;
+
 constexpr std::int64_t cdiv(std::int64_t a, std::int64_t b) noexcept { return (a + b - 1) / b; }
 
 // A product of sizes, without overflow.

@@ -28,7 +28,8 @@ struct Machine {
 
 inline Machine machine(const Config& config, const Gpu& gpu) noexcept {
   const Image& image = *config.variant->image(gpu.image.arch, gpu.image.kind);
-  return {gpu.multiprocessors, gpu.resident(image, config.variant->warps)};
+  return {.multiprocessors = gpu.multiprocessors,
+          .resident = gpu.resident(image, config.variant->warps)};
 }
 
 }  // namespace convt

@@ -2,7 +2,7 @@
 // torch's takes 13 to 25 ms to load in a fresh process.
 #include "families/pack.hpp"
 
-#include "dispatch/packing.hpp"
+#include "families/packing.hpp"
 
 namespace convt {
 

@@ -27,7 +27,7 @@ Box best_box(const Problem& problem, std::int64_t pixels) noexcept {
     for (int log2_h = log2_pixels - log2_w; log2_h >= 0; --log2_h) {
       const std::int64_t count = shifted_up(across, log2_w) * shifted_up(down, log2_h) *
                                  shifted_up(problem.batch, log2_pixels - log2_w - log2_h);
-      if (count < fewest) fewest = count, best = {log2_h, log2_w};
+      if (count < fewest) fewest = count, best = {.log2_h = log2_h, .log2_w = log2_w};
     }
   return best;
 }
@@ -67,12 +67,15 @@ Fit fit_of(Math math, Layout layout) noexcept {
   const bool contiguous = layout == Layout::nchw;
   switch (math) {
     case Math::fp32:
-      return contiguous ? Fit{5, 3.0, 2.1e-4, 1.2e-4} : Fit{6, 0.5, 2.5e-4, 0.3e-4};
+      return contiguous ? Fit{.start = 5, .memory = 3.0, .tap = 2.1e-4, .program = 1.2e-4}
+                        : Fit{.start = 6, .memory = 0.5, .tap = 2.5e-4, .program = 0.3e-4};
     case Math::tf32:
     case Math::fp16:
-      return contiguous ? Fit{5, 3.0, 1.05e-4, 1.2e-4} : Fit{6, 0.5, 1.47e-4, 0.1e-4};
+      return contiguous ? Fit{.start = 5, .memory = 3.0, .tap = 1.05e-4, .program = 1.2e-4}
+                        : Fit{.start = 6, .memory = 0.5, .tap = 1.47e-4, .program = 0.1e-4};
     default:
-      return contiguous ? Fit{14, 2.8, 0.45e-4, 0.8e-4} : Fit{7, 0.2, 0.53e-4, 0.25e-4};
+      return contiguous ? Fit{.start = 14, .memory = 2.8, .tap = 0.45e-4, .program = 0.8e-4}
+                        : Fit{.start = 7, .memory = 0.2, .tap = 0.53e-4, .program = 0.25e-4};
   }
 }
 

@@ -23,7 +23,10 @@ Tiling tiling(const Config& config, const Problem& problem, const Gpu& gpu) noex
   const std::int64_t parts = problem.groups * cdiv(all_tiles, tiles);
   const std::int64_t items = problem.batch * cdiv(problem.h.in * problem.w.in, t.block_pixels);
   const std::int64_t resident = gpu.resident(image, config.variant->warps);
-  return {items, tiles, parts, cdiv(items, std::max<std::int64_t>(resident / parts, 1))};
+  return {.items = items,
+          .tiles = tiles,
+          .parts = parts,
+          .rounds = cdiv(items, std::max<std::int64_t>(resident / parts, 1))};
 }
 
 double microseconds(const Config& config, const Problem& problem, const Gpu& gpu) {

@@ -70,7 +70,8 @@ double microseconds(const Config& config, const Problem& p, const Gpu& gpu) {
 
 Program program(const Config& config, const Problem& p, const Gpu& gpu) {
   const Tiles n = tiles(config, p, gpu);
-  const Buffer partial = n.slices > 1 ? Buffer{Role::workspace} : Buffer{Role::none};
+  const Buffer partial =
+      n.slices > 1 ? Buffer{.role = Role::workspace} : Buffer{.role = Role::none};
   const Arguments arguments(p, {.partial = partial,
                                 .columns = n.columns,
                                 .channels_innermost = p.weight[1] == 1 && p.group_out() > 1,

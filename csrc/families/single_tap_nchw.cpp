@@ -34,10 +34,10 @@ Columns columns(const Problem& problem, std::int64_t pixels, std::int64_t sector
   const std::int64_t image_end = std::min(taps.first + taps.span, problem.w.in);
   const std::int64_t reach_end = cdiv(problem.w.out() + problem.w.padding, stride) - taps.halo;
   const std::int64_t span = std::max({image_end, reach_end, first + 1}) - first;
-  if (span <= pixels) return {first, pixels, 1};
+  if (span <= pixels) return {.first = first, .tile_w = pixels, .tiles_w = 1};
   // A program shares sectors with the next, and needs the pixels under them.
   const std::int64_t tile_w = (pixels - taps.halo - cdiv(sector - 1, stride)) / step * step;
-  return {first, tile_w, tile_w > 0 ? cdiv(span, tile_w) : 0};
+  return {.first = first, .tile_w = tile_w, .tiles_w = tile_w > 0 ? cdiv(span, tile_w) : 0};
 }
 
 // Channel tiles of a program: it gets its input once for all, in pairs for less. Where few outputs

@@ -24,7 +24,7 @@ Shape best_shape(std::int64_t pixels, std::int64_t span_h, std::int64_t span_w) 
     const std::int64_t tiles_w = cdiv(span_w, pixels / rows), tile_w = cdiv(span_w, tiles_w);
     const std::int64_t tile_h = std::min(pixels / tile_w, span_h), tiles_h = cdiv(span_h, tile_h);
     if (rows == 1 || tiles_h * tiles_w < best.tiles_h * best.tiles_w)
-      best = {tile_h, tile_w, tiles_h, tiles_w};
+      best = {.tile_h = tile_h, .tile_w = tile_w, .tiles_h = tiles_h, .tiles_w = tiles_w};
   }
   return best;
 }
@@ -90,8 +90,9 @@ Prefetch prefetch(const Problem& problem, std::int64_t positions, double threads
   const std::int64_t slab = std::clamp<std::int64_t>(8192 * positions / lines, 1, positions);
   const std::int64_t slab_lines = cdiv(lines * slab, positions);
   // It counts in 32 bits, to the end of the slab AHEAD (two) behind the last, and a stride further.
-  if (product(positions / slab + 3, slab_lines) + threads > kInt32) return {1, 0, 0};
-  return {slab, slab_lines, lines};
+  if (product(positions / slab + 3, slab_lines) + threads > kInt32)
+    return {.slab = 1, .slab_lines = 0, .input_lines = 0};
+  return {.slab = slab, .slab_lines = slab_lines, .input_lines = lines};
 }
 
 bool outside(const Axis& axis) noexcept {
@@ -154,7 +155,8 @@ Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
   const bool memory_bound =
       problem.dtype() != DType::f32 || t.block_in <= 32 || mostly_empty(problem);
   const auto [slab, slab_lines, input_lines] =
-      memory_bound ? prefetch(problem, of.z, threads) : Prefetch{1, 0, 0};
+      memory_bound ? prefetch(problem, of.z, threads)
+                   : Prefetch{.slab = 1, .slab_lines = 0, .input_lines = 0};
   const Arguments arguments(problem,
                             {.edges = problem.bias || outside(problem.h) || outside(problem.w),
                              .tile_h = of.shape.tile_h,

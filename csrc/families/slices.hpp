@@ -33,7 +33,7 @@ inline void add_slices(Program& program, const Variant& variant, const Problem& 
   const Variant& reduce = *find_variant("point_reduce", variant.math, p.layout, gpu);
   const std::int64_t elements = p.output_numel();
   const point_reduce::Arguments arguments(
-      p, {.partial = Buffer{Role::workspace}, .elements = elements, .slices = slices});
+      p, {.partial = Buffer{.role = Role::workspace}, .elements = elements, .slices = slices});
   const auto programs = cdiv(elements, point_reduce::traits(reduce).block);
   program.steps.push_back(step(reduce, gpu, grid_of(programs), arguments));
   program.workspace_bytes = slices * elements * 4;

@@ -1,19 +1,13 @@
+// A config prints and parses with the names of its family's knobs.
 #include "convt/config.hpp"
 
 #include <charconv>
 
-#include "core/registry_data.hpp"
 #include "core/text.hpp"
 #include "families/family.hpp"
 
 namespace convt {
 namespace {
-
-const Family* family_of(const Variant& variant) noexcept {
-  for (const NamedFamily& family : kFamilies)
-    if (family.name == variant.symbol) return family.rules;
-  return nullptr;
-}
 
 // The next word of `text`, which loses it and the space behind.
 std::string_view take_word(std::string_view& text) noexcept {
