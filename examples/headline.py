@@ -49,17 +49,17 @@ def without_gpu() -> None:
     x = torch.empty(16, 32, 64, 128, device="meta")
     weight = torch.empty(32, 64, 3, 3, device="meta")
     print("No CUDA device here. On an RTX 4090 this layer would run as\n ", end="")
-    print(convt.explain(x, weight, **LAYER, arch="sm_89"), "\n")
+    chosen = convt.explain(x, weight, **LAYER, arch="sm_89")
+    print(chosen, "\n")
 
-    from aot.interpret import launch
+    from aot.interpret import run
 
     x, weight = torch.randn(1, 32, 3, 6), torch.randn(32, 64, 3, 3)
-    plan = convt.explain(x, weight, **LAYER, arch="sm_89")
-    variant = next(v for v in convt._C.variants() if v["name"] == plan.variant)
+    crop = convt.explain(x, weight, **LAYER, arch="sm_89").problem
     reference = F.conv_transpose2d(x.double(), weight.double(), **LAYER)
     y = torch.full(reference.shape, float("nan"))
-    launch(plan, variant, x, weight.permute(0, 2, 3, 1).contiguous(), None, y)
-    print(f"Its arithmetic on a crop, in Triton's interpreter: {plan.variant},")
+    run(convt._C.plan_with(crop, chosen.gpu, chosen.config), x, weight, None, y)
+    print(f"Its arithmetic on a crop, in Triton's interpreter: {chosen.config},")
     print(f"relative error {relative_error(y, reference):.1e} against fp64 (of {tuple(y.shape)})")
 
 
