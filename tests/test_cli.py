@@ -325,8 +325,13 @@ def test_bench_beside_aten(convt, monkeypatch):
 def test_bench_and_doctor_on_a_gpu(convt, monkeypatch):
     cudnn = torch.backends.cudnn  # bench sets both, for its own process
     monkeypatch.setattr(cudnn, "benchmark", cudnn.benchmark)
-    monkeypatch.setattr(cudnn.conv, "fp32_precision", cudnn.conv.fp32_precision)
-    code, out, err = convt("bench", "2,16,20,24", "32", "3", "2", "--precision", "fp32", "--json")
+    precision = cudnn.conv.fp32_precision  # an attribute that monkeypatch cannot put back
+    try:
+        code, out, err = convt(
+            "bench", "2,16,20,24", "32", "3", "2", "--precision", "fp32", "--json"
+        )
+    finally:
+        cudnn.conv.fp32_precision = precision
     assert code == 0, err
     found = json.loads(out)
     assert found["plan"]["served"]
