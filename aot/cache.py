@@ -1,4 +1,4 @@
-"""What a kernel is made from, as a key, and files that are never half written."""
+"""The key of a kernel image, made from all its code, and files that are written whole."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _imports(tree: ast.Module, module: str) -> set[str]:
 
 
 def _parse(file: Path) -> ast.Module:
-    """A file's code: neither comments nor docstrings, which change no kernel."""
+    """The code of a file, without comments and docstrings: those change no kernel."""
     tree = ast.parse(file.read_text())
     for node in ast.walk(tree):
         documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -89,7 +89,7 @@ def key(source: ASTSource, target: GPUTarget, options: dict[str, object]) -> str
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Make `data` the content of `path`, which whoever dies meanwhile leaves as it was."""
+    """Make `data` the content of `path`. A process that dies meanwhile leaves the old content."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(data)

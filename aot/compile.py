@@ -81,7 +81,7 @@ def content_hash(variant: Variant, arch: int) -> str:
 
 
 def inspect_cubin(tool: str, option: str, cubin: bytes) -> str:
-    """What one of the disassemblers in Triton's wheel prints of a cubin."""
+    """The output of one of the disassemblers in Triton's wheel for a cubin."""
     path = Path(triton.__file__).parent / "backends/nvidia/bin" / tool
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
@@ -151,7 +151,7 @@ def compile_image(variant: Variant, arch: int, folder: Path) -> Entry:
         "files": {kind: f"{stem}.{kind}" for kind in sorted(images)},
         "sha256": {kind: hashlib.sha256(images[kind]).hexdigest() for kind in sorted(images)},
     }
-    # The last: where there is an entry, its images are whole.
+    # The entry is written last: where there is one, its images are whole.
     cache.write_atomically(entry_file, json.dumps(entry).encode())
     return entry
 

@@ -31,7 +31,7 @@ _create_plain_dot = interpreter.InterpreterBuilder.create_dot
 
 
 def _operand(value: interpreter.TensorHandle, tf32: bool) -> np.ndarray:
-    """What a tensor core reads of an operand: all of 16-bit numbers, TF32 of 32-bit ones."""
+    """An operand as a tensor core reads it: all 16 bits, or the 19 of TF32 of 32-bit numbers."""
     data: np.ndarray = value.data
     if value.dtype == interpreter.tl.bfloat16:
         data = (data.astype(np.uint32) << 16).view(np.float32)
@@ -41,7 +41,7 @@ def _operand(value: interpreter.TensorHandle, tf32: bool) -> np.ndarray:
 
 
 def _truncated(sums: np.ndarray) -> np.ndarray:
-    """To fp32, towards zero."""
+    """Rounded to fp32, towards zero."""
     nearest = sums.astype(np.float32)
     beyond = np.isfinite(nearest) & (np.abs(nearest) > np.abs(sums))
     return np.where(beyond, np.nextafter(nearest, np.float32(0)), nearest)
@@ -108,7 +108,7 @@ def arguments_of(
     plan: Any, variant: dict[str, Any], x: Any, weight: Any, bias: Any, y: Any
 ) -> dict[str, Any]:
     """Every argument of a plan's main kernel, compile-time ones included; weight as it reads it."""
-    # A bias of any address does where there is none: has_bias is 0, nothing reads it.
+    # Where there is no bias, its address is never read, because has_bias is 0.
     tensors = {"x": x, "weight": weight, "bias": x if bias is None else bias, "y": y}
     taken = {name: tensors[name] for name, *_ in variant["parameters"] if name in tensors}
     return {**taken, **plan.arguments, **variant["constants"]}
@@ -143,7 +143,7 @@ class Memory:
         return tensor[offset:end].view(dtype)
 
     def descriptor(self, spec: dict[str, Any], triton_type: str) -> Map:
-        """Of a type such as "tensordesc<fp16[8,64],...>"."""
+        """The descriptor for a parameter of a type such as "tensordesc<fp16[8,64],...>"."""
         elements, shape = re.findall(r"<(\w+)\[([^]]*)\]", triton_type)[0]
         block = [int(size) for size in shape.split(",")]
         return Map(self.pointer(spec["buffer"], f"*{elements}"), spec, block)

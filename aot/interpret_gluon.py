@@ -37,7 +37,7 @@ class SharedMemory:
         self.shape = [_integer(size) for size in shape]
 
     def positions(self) -> np.ndarray:
-        """Of the elements. Swizzling changes nothing that a kernel can tell."""
+        """The type of the elements. No kernel can tell how its shared memory is swizzled."""
         if not isinstance(self.layout, gl.PaddedSharedLayout):
             return self.first + np.arange(np.prod(self.shape)).reshape(self.shape)
         position = np.zeros(self.shape, np.int64)
@@ -91,7 +91,7 @@ class View(SharedMemory):
 
 
 class Language:
-    """What kernels call `gl`."""
+    """The module that kernels import as `gl`."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(gl if name.endswith("Layout") else tl, name)
@@ -126,7 +126,7 @@ class Language:
 
     @staticmethod
     def allocate_shared_memory(dtype: Any, shape: Any, layout: Any) -> SharedMemory:
-        # Whatever is read before it is written is NaN.
+        # An element that is read before it is written is NaN.
         size = np.prod([_integer(extent) for extent in shape])
         memory = np.full(size * dtype.primitive_bitwidth // 8, 0xFF, np.uint8)
         return SharedMemory(memory.view(interpreter._get_np_dtype(dtype)), 0, dtype, shape, layout)
@@ -153,7 +153,7 @@ def warpgroup_mma_wait(num_outstanding: int, deps: list[tl.tensor]) -> Any:
 
 
 class AsyncCopy:
-    """What kernels call `async_copy`."""
+    """The module that kernels import as `async_copy`."""
 
     @staticmethod
     def async_copy_global_to_shared(smem: SharedMemory, pointer: tl.tensor, mask: Any) -> None:
@@ -202,7 +202,7 @@ def _module(names: dict[str, Any], done: dict[int, dict[str, Any]]) -> dict[str,
 
 @functools.cache
 def interpreted(kernel: types.FunctionType) -> interpreter.InterpretedFunction:
-    """What `gluon.jit` decorates, for the interpreter; the functions that it calls with it."""
+    """A function that `gluon.jit` decorates, and those that it calls, for the interpreter."""
     entry = _module(kernel.__globals__, {})[kernel.__name__]
     # Triton knows constants by the annotation's text, `tl.constexpr` only.
     entry.rewrite().__annotations__ = dict.fromkeys(kernel.__annotations__, "constexpr")

@@ -9,8 +9,8 @@ from aot.variants import lanes
 # Every offset is formed from one of these; 64-bit in wide variants.
 STRIDES = ("x_n", "x_c", "x_h", "x_w", "y_n", "y_c", "y_h", "y_w")
 
-# How products of layers that memory bounds are made: fp32's accuracy costs them nothing, so it
-# serves TF32's problems as well.
+# The products of layers that are bound by memory: fp32's accuracy costs these no time, so their
+# fp32 variants serve TF32's problems as well.
 ACCURATE_MATHS = ("fp32", "f16", "bf16")
 
 
@@ -37,7 +37,7 @@ class Tile:
 
 
 def output_vectors(vector: int) -> dict[str, int]:
-    """Divisors of a variant that stores so many columns of contiguous rows at once."""
+    """Divisors for a variant that stores so many columns of a contiguous row at once."""
     return {"y": 16, "y_c": vector, "out_w": vector}
 
 

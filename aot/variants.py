@@ -1,4 +1,4 @@
-"""What a kernel configuration is, and the finite list of all that are compiled. Imports no kernel.
+"""A kernel configuration, and the list of all that are compiled. Imports no kernel.
 
 Each module of aot/families describes one family: `variants()` yields its configurations.
 """
@@ -68,7 +68,7 @@ class Variant:
         return self.types.get(parameter, default)
 
     def divisibility(self, parameter: str) -> int:
-        """What the compiler may assume divides a parameter; 1 for nothing."""
+        """The number that surely divides a parameter, for the compiler; 1 if none is known."""
         return self.divisors.get(parameter, 1)
 
 

@@ -10,8 +10,9 @@
 namespace convt {
 namespace {
 
-// NVIDIA's data sheets: name, capability, multiprocessors, shared KiB and threads of each, GB/s,
-// boost GHz. The first of an architecture is its usual product.
+// Columns, from NVIDIA's data sheets: name, capability, multiprocessors, KiB of shared memory a
+// multiprocessor, threads a multiprocessor, GB/s, boost GHz. The first row of an architecture is
+// its usual product.
 struct Product {
   const char* name;
   int arch, multiprocessors, shared_kib, threads;
@@ -40,7 +41,8 @@ constexpr std::array kProducts{
     Product{"RTX 5060", 120, 30, 100, 1536, 448, 2.50},
 };
 
-// Dense flops of a multiprocessor a clock, fp16 products summed in fp32; TF32 has half.
+// Flops of one multiprocessor in one clock: dense fp16 products summed in fp32. TF32 has half as
+// many.
 double tensor_flops(int arch) noexcept {
   switch (arch) {
     case 80:
@@ -135,7 +137,7 @@ std::optional<Gpu> Gpu::preset(std::string_view name) {
   const char* end = wanted.data() + wanted.size();
   const auto [stop, error] = std::from_chars(wanted.data(), end, arch);
   if (error != std::errc{} || stop != end || arch <= 0) return std::nullopt;
-  // The usual product of the newest architecture that is not newer.
+  // An unknown architecture is taken for the newest known one below it.
   const Product* usual = kProducts.data();
   for (const Product& product : kProducts)
     if (product.arch <= arch && product.arch > usual->arch) usual = &product;

@@ -1,4 +1,4 @@
-// What aot/embed.py generates.
+// The tables that aot/embed.py generates.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// What torch's own answer takes, so that it competes with kernels.
+// The time of torch's own convolution, which competes with kernels.
 #pragma once
 
 #include <array>
@@ -12,7 +12,7 @@ namespace convt {
 inline constexpr std::size_t kAtenFeatures = 11;
 inline constexpr double kAtenLaunchUs = 4;  // the least that any call takes
 
-// What the time depends on: its logarithm, without the launch, is a weighted sum of these.
+// log(time without the launch) is a weighted sum of these numbers.
 CONVT_EXPORT std::array<double, kAtenFeatures> aten_features(const Problem& problem,
                                                              const Gpu& gpu) noexcept;
 

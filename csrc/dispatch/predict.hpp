@@ -1,4 +1,4 @@
-// What measured records say of the candidates for a problem.
+// The choice among the candidates for a problem by measured records.
 #pragma once
 
 #include <optional>

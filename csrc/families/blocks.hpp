@@ -1,4 +1,4 @@
-// What the families for kernel == stride without padding share.
+// Shared by the families for kernel == stride without padding.
 #pragma once
 
 #include "families/family.hpp"
@@ -8,7 +8,7 @@ namespace convt {
 inline constexpr const char* kBlocksReason =
     "kernel == stride: one matrix product a kernel row, stored as it is";
 
-// Null if outputs are blocks of one input each, in the contiguous layout.
+// Null if the layout is contiguous and each input pixel makes a block of outputs of its own.
 inline const char* not_blocks(const Problem& problem) noexcept {
   const auto is_blocks = [](const Axis& a) {
     return a.kernel == a.stride && a.padding == 0 && a.out() == a.in * a.stride;
@@ -25,7 +25,7 @@ inline bool pixel_vectors_fit(const Problem& problem) noexcept {
   return problem.aligned && problem.h.in * problem.w.in % lanes(problem) == 0;
 }
 
-// Whether a program's offsets fit 32 bits: of so many input and output channels.
+// Whether the offsets of a program fit 32 bits, if it handles so many input and output channels.
 inline bool planes_fit(const Problem& problem, std::int64_t in, std::int64_t out) noexcept {
   return product(in + 1, problem.h.in, problem.w.in) <= kInt32 &&
          product(out + 1, problem.h.out(), problem.w.out()) <= kInt32;

@@ -1,4 +1,4 @@
-// What the two families for few channels a group share; see aot/kernels/taps.py.
+// Shared by the two families for few channels a group; see aot/kernels/taps.py.
 #pragma once
 
 #include <bit>
@@ -20,16 +20,17 @@ inline const char* unsupported(const Problem& problem, Layout layout) noexcept {
   return too_large(problem);
 }
 
-// For `divided`: n // d as a product and a shift, of 0 <= n < 2^31.
+// The argument of the kernels' `divided`: n // d is a product and a shift, for 0 <= n < 2^31.
 inline std::int64_t divisor(std::int64_t d) noexcept {
   const int log2 = std::bit_width(static_cast<std::uint64_t>(d - 1));  // rounded up
   const std::uint64_t magic = static_cast<std::uint64_t>(cdiv(std::int64_t{1} << (31 + log2), d));
   return static_cast<std::int64_t>(magic << 32 | static_cast<std::uint64_t>(log2));
 }
 
-// How a program walks along an axis of which some outputs, a dilation apart, share inputs. Outputs
-// fall into `places` of those; places `period` outputs and `pace` inputs apart have the same taps.
-// Those of one kind are `quotients` many, and the first begins at output `first_out`.
+// How a program walks along an axis. Outputs that lie one dilation apart share inputs: a program
+// computes several of them at once, which make one place. Places that lie `period` outputs and
+// `pace` inputs apart have the same taps and make a kind. There are `places` kinds, each of
+// `quotients` places, and the first place of a kind begins at output `first_out`.
 struct Walk {
   std::int64_t period = 1, pace = 1, places = 1, first_out = 0, first_in = 0, quotients = 1;
 };
@@ -53,8 +54,9 @@ struct Tiling {
   double tiles() const noexcept { return product(programs_h, rounds, programs_w); }
 };
 
-// The fewest tiles of at most so many threads, the widest of those; and as many rounds, at most
-// `most`, as leave `wanted` programs, of `times` as many planes.
+// Tiles have at most `threads` pixels each; of the shapes with the fewest tiles the widest is
+// taken. The rounds double, up to `most`, while at least `wanted` programs are left; `times` planes
+// have such programs.
 inline Tiling tiling(std::int64_t threads, std::int64_t rows, std::int64_t columns,
                      std::int64_t most, double times, double wanted) noexcept {
   Tiling best;
@@ -73,14 +75,15 @@ inline Tiling tiling(std::int64_t threads, std::int64_t rows, std::int64_t colum
   return best;
 }
 
-// Multiply-adds of an output, on average.
+// The average number of multiply-adds an output.
 inline double taps(const Problem& problem) noexcept {
   return product(problem.taps(), problem.group_in()) /
          product(problem.d.stride, problem.h.stride, problem.w.stride);
 }
 
-// Microseconds of `outputs` of all threads, stored or not, that take so many on an H200 for each
-// million. Programs wait for their own loads: work adds to what memory takes.
+// us = launch + memory + of_a_million * outputs / 10^6, the last scaled from an H200 to `gpu`.
+// `outputs` counts what all threads compute, stored or not. Work and memory add up because each
+// program waits for its own loads.
 inline double microseconds(const Problem& problem, const Gpu& gpu, double outputs,
                            double of_a_million) noexcept {
   constexpr double kMultiprocessors = 132;

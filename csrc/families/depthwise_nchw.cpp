@@ -21,7 +21,8 @@ Shape shape(const Traits& t, const Problem& problem, const Gpu& gpu) noexcept {
       cdiv(problem.w.out(), std::max<std::int64_t>(t.stride, 1) * t.pixels);
   const std::int64_t planes = problem.batch * problem.out_channels;
   const double times = product(planes, problem.d.out(), rows.places);
-  // Two tiles share what a program finds out first; more of them write too far apart at a time.
+  // A program of two tiles computes its indices once for both. More tiles would write to places of
+  // memory that lie too far apart at one time.
   const double wanted = product(gpu.multiprocessors, 48);
   const auto of = depthwise::tiling(t.threads, rows.quotients, columns, 2, times, wanted);
   return {.rows = rows,
@@ -62,7 +63,7 @@ double microseconds(const Config& config, const Problem& problem, const Gpu& gpu
 Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
   const Traits t = traits(*config.variant);
   const auto [rows, of, programs, planes] = shape(t, problem, gpu);
-  // Of a quotient's first output, the tap of the last input that any of its outputs takes.
+  // The last input that any output of a quotient takes: its tap for the quotient's first output.
   const Axis& w = problem.w;
   const std::int64_t shift = t.stride == 0 ? 0 : w.padding % t.stride;
   const std::int64_t first_tap = shift > 0 ? shift - t.stride : 0;

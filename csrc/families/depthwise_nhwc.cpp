@@ -20,7 +20,7 @@ Shape shape(const Traits& t, const Problem& problem, const Gpu& gpu) noexcept {
   Shape s;
   s.rows = depthwise::walk(problem.h, t.rows);
   s.columns = depthwise::walk(problem.w, t.columns);
-  // Threads that lie along positions and channels at once have as many channels as there are.
+  // Flat threads lie along positions and channels at once: a tile has all channels that there are.
   const bool flat = t.vector == 1;
   s.channel_tiles = cdiv(problem.out_channels, flat ? t.positions : t.channels);
   s.tile_c = flat ? cdiv(problem.out_channels, s.channel_tiles) : t.channels;
@@ -33,7 +33,7 @@ Shape shape(const Traits& t, const Problem& problem, const Gpu& gpu) noexcept {
   return s;
 }
 
-// Taps of a kernel's depth, of which a program has so many rows at most; see the kernel.
+// The most taps that a program needs of one depth of the kernel; see the kernel's docstring.
 std::int64_t taps_of_a_depth(const Traits& t, const Problem& problem) noexcept {
   const std::int64_t period = problem.h.phases().period;
   const std::int64_t rounds = cdiv(problem.h.kernel + t.rows - 1, period);

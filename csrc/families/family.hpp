@@ -1,4 +1,4 @@
-// What a kernel family tells the planner.
+// The rules of a kernel family, by which the planner uses it.
 //
 // How to write a family NAME, in three files and nothing else:
 //   1. aot/kernels/NAME.py    @triton.jit or @gluon.jit `def NAME(x, weight, bias, y, has_bias,
@@ -129,7 +129,7 @@ Step step(const Variant& variant, const Gpu& gpu, const Grid& grid, const Argume
   return step;
 }
 
-// Of counts that a grid can have: the family's time is kNever where it cannot.
+// The counts have to fit a grid: a family's time is kNever where they do not.
 inline Grid grid_of(std::int64_t x, std::int64_t y = 1, std::int64_t z = 1) noexcept {
   return {.x = static_cast<std::uint32_t>(x),
           .y = static_cast<std::uint32_t>(y),

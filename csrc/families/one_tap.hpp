@@ -1,4 +1,4 @@
-// What the families for at most one tap per output and axis share.
+// Shared by the families for at most one tap per output and axis.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@ namespace convt {
 inline constexpr const char* kOneTapReason =
     "at most one tap per output: stored in whole pieces of rows";
 
-// Null if every output has at most one tap, in that layout.
+// Null if the problem has that layout and every output at most one tap.
 inline const char* several_taps(const Problem& problem, Layout layout) noexcept {
   if (const char* why = has_depth(problem)) return why;
   if (const char* why = other_layout(problem, layout)) return why;
@@ -20,7 +20,7 @@ inline const char* several_taps(const Problem& problem, Layout layout) noexcept 
   return too_large(problem);
 }
 
-// What a GPU has for programs of a variant.
+// A GPU as the programs of one variant see it.
 struct Machine {
   int multiprocessors = 0;
   std::int64_t resident = 0;  // programs that run at once

@@ -1,5 +1,5 @@
-// How a weight gets into the memory order that kernels read: a copy by a kernel of our own, because
-// torch's takes 13 to 25 ms to load in a fresh process.
+// A kernel of our own copies a weight into the memory order that kernels read: torch's copy kernel
+// takes 13 to 25 ms to load in a fresh process.
 #include "families/pack.hpp"
 
 #include "families/packing.hpp"
@@ -28,7 +28,7 @@ std::optional<Step> packing(const Problem& problem, const Gpu& gpu, const Buffer
   if (!variant || problem.weight_numel() == 0) return std::nullopt;
   const pack::Traits t = pack::traits(*variant);
   const std::int64_t tap_tiles = cdiv(problem.taps(), t.block_taps);
-  // Of at most kInt32 / block_taps programs, so that taps are counted in 32 bits as well.
+  // At most kInt32 / block_taps programs: then their taps, too, are counted in 32 bits.
   const double programs =
       product(problem.in_channels, tap_tiles, cdiv(problem.group_out(), t.block_out));
   if (programs > kInt32 / t.block_taps || problem.group_out() > kInt32 / 2) return std::nullopt;

@@ -1,4 +1,4 @@
-// Packing of the weight, an ordinary step of plans whose kernels read it packed.
+// Packing of the weight: a step of its own in plans whose kernels read the weight packed.
 #pragma once
 
 #include <optional>
@@ -9,7 +9,8 @@
 
 namespace convt {
 
-// Copies the problem's weight, which lies anyhow, to `packed`; nothing where no kernel can.
+// The step that copies the problem's weight, of any strides, to `packed`; nothing where no kernel
+// can.
 std::optional<Step> packing(const Problem& problem, const Gpu& gpu, const Buffer& packed);
 
 double packing_us(const Problem& problem, const Gpu& gpu) noexcept;

@@ -8,16 +8,16 @@ namespace {
 
 std::int64_t shifted_up(std::int64_t a, int log2) noexcept { return ((a - 1) >> log2) + 1; }
 
-// A program's pixels: a box of 2^log2_h x 2^log2_w quotients (outputs of one phase), and as many
-// images as are left.
+// The pixels of a program: a box of 2^log2_h x 2^log2_w quotients (outputs of one phase), in as
+// many images as the rest of the tile holds.
 struct Box {
   int log2_h = 0;
   int log2_w = 0;
   std::int64_t images(std::int64_t pixels) const noexcept { return pixels >> (log2_h + log2_w); }
 };
 
-// The box of `pixels` quotients that covers all of them with the fewest programs; among equals
-// the widest, whose memory accesses are the longest.
+// Of the boxes with `pixels` quotients, the one that needs the fewest programs; among equals the
+// widest, because its memory accesses are the longest.
 Box best_box(const Problem& problem, std::int64_t pixels) noexcept {
   const std::int64_t across = problem.w.phases().quotients, down = problem.h.phases().quotients;
   const int log2_pixels = std::countr_zero(static_cast<std::uint64_t>(pixels));
@@ -32,8 +32,9 @@ Box best_box(const Problem& problem, std::int64_t pixels) noexcept {
   return best;
 }
 
-// Whether 32 bits hold every offset of an access that happens, from a program's first image on.
-// Inputs are addressed from the first tap of a phase, up to a kernel's reach beyond the image.
+// Whether 32 bits hold the offset of every access that a program makes, counted from its first
+// image. Inputs are addressed from the first tap of a phase on, so offsets reach beyond the image
+// by as much as the kernel does.
 bool narrow_enough(const Problem& problem, std::int64_t images) noexcept {
   const double reach_h = product(problem.h.kernel, problem.h.dilation);
   const double reach_w = product(problem.w.kernel, problem.w.dilation);
@@ -57,8 +58,8 @@ const char* unsupported(const Problem& problem) noexcept {
   return too_large(problem);
 }
 
-// us = start + memory * (bytes / bandwidth) + (tap * taps of a phase + program) * waves of work,
-// for work in operands that a program loads, each for all input channels.
+// us = start + memory * (bytes / bandwidth) + (tap * taps of a phase + program) * work, where work
+// is the waves of programs times the operands that a program loads for all input channels.
 struct Fit {
   double start, memory, tap, program;
 };

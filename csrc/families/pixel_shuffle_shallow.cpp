@@ -37,9 +37,11 @@ double microseconds(const Config& config, const Problem& problem, const Gpu& gpu
     return kNever;
   const Tiling tiles = tiling(config, problem, gpu);
   if (tiles.parts > kGridLayers || tiles.items > kInt32 / 2) return kNever;
-  // 16-bit weights do not earn their way through shared memory in one round.
+  // A program of one round uses its weights once: copying 16-bit ones to shared memory costs more
+  // than it saves.
   if (problem.dtype() != DType::f32 && tiles.rounds == 1) return kNever;
-  // What fp32's pieces cost beside memory, by the bytes of a multiprocessor.
+  // Splitting fp32 numbers takes time beside the memory's: so much for each byte of a
+  // multiprocessor.
   const double bytes = static_cast<double>(problem.min_bytes()) / gpu.multiprocessors;
   const double pieces = problem.dtype() == DType::f32 ? clock_us(1.1e-5 * bytes, gpu) : 0.0;
   return 3.2 + (1.05 * memory_us(problem, gpu) + pieces) * (t.aligned ? 1.0 : 1.2);

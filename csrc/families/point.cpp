@@ -17,9 +17,10 @@ struct Tiles {
   double us;
 };
 
-// With so many slices. A warp's 32 columns take an input channel's weights, each with its address,
-// and the images' inputs, 16 bytes at a time, which the multiprocessor's one path to shared memory
-// hands out in three cycles; a step waits for its weights.
+// The tiles for a given number of slices, and their time. A warp has 32 columns. For each input
+// channel it loads their weights, one address each, and the images' inputs, 16 bytes at a time: the
+// multiprocessor's one path to shared memory takes three cycles for those. A step waits for its
+// weights.
 Tiles cut(const Config& config, const Problem& p, const Gpu& gpu, std::int64_t slices) {
   const Variant& variant = *config.variant;
   const Traits t = traits(variant);

@@ -14,13 +14,14 @@ const char* unsupported(const Problem& problem) noexcept {
   return several_taps(problem, Layout::nchw);
 }
 
-// Columns by which a tap may reach over its pixel's own in the shared image: each variant's rows
-// are that far apart, and a sector more.
+// The most columns by which a tap's output may lie beyond its pixel's own in the shared image: rows
+// of the image are as far apart, and a sector more.
 constexpr std::int64_t kReach = 48;
 
-// `tiles_w` programs take `tile_w` columns each of an input row, from `first` on, a multiple of
-// `step`. What outputs would ask of columns outside the image is bias, as far as a tap's reach, and
-// needs no program. No programs where the shared image has no room.
+// An input row is cut into `tiles_w` tiles of `tile_w` columns, a multiple of `step`, from column
+// `first` on. Outputs that would take columns outside the image are bias; programs write those that
+// a tap of theirs reaches, so such columns need no program. tiles_w is 0 where the shared image has
+// no room.
 struct Columns {
   std::int64_t first, tile_w, tiles_w;
 };
@@ -40,9 +41,9 @@ Columns columns(const Problem& problem, std::int64_t pixels, std::int64_t sector
   return {.first = first, .tile_w = tile_w, .tiles_w = tile_w > 0 ? cdiv(span, tile_w) : 0};
 }
 
-// Channel tiles of a program: it gets its input once for all, in pairs for less. Where few outputs
-// have taps that is little, memory is busy anyway, and short programs write closer together.
-// `others`: programs for each tile.
+// The channel tiles of a program, which share the input that it loads. Fewer are taken where pairs
+// of 16-bit numbers make the input cheaper, and where few outputs have taps: memory is the limit
+// there, and short programs write closer together. `others`: programs for each tile.
 std::int64_t channel_tiles(const Problem& problem, bool pairs, std::int64_t out_tiles,
                            double others, const Machine& machine) noexcept {
   const auto programs = [&](std::int64_t tiles) { return product(others, cdiv(out_tiles, tiles)); };

@@ -17,7 +17,8 @@ struct Shape {
   std::int64_t tile_h, tile_w, tiles_h, tiles_w;
 };
 
-// The fewest tiles of so many pixels that cover an image's span; the widest of those.
+// Tiles of at most `pixels` pixels that cover the span of an image: of the shapes with the fewest
+// tiles the widest.
 Shape best_shape(std::int64_t pixels, std::int64_t span_h, std::int64_t span_w) noexcept {
   Shape best{};
   for (std::int64_t rows = 1; rows <= pixels; ++rows) {
@@ -29,13 +30,15 @@ Shape best_shape(std::int64_t pixels, std::int64_t span_h, std::int64_t span_w) 
   return best;
 }
 
-// Whether most residues have no tap, and a program's stores of those hide what its tap waits for.
+// Whether most residues have no tap: a program's stores of their bias then hide the loads of its
+// tap.
 bool mostly_empty(const Problem& problem) noexcept {
   return 2 * problem.taps() < problem.h.stride * problem.w.stride;
 }
 
-// Whether a program's offsets fit 32 bits: within its tiles' rows, or those of all its pixels, some
-// of which lie past a tile; and from an image's last tile to the next image, down or up.
+// Whether the offsets of a program fit 32 bits. They span the rows of its tiles, or of all its
+// pixels, some of which lie past a tile; and they step from the last tile of an image to the next
+// image, down or up.
 bool offsets_fit(const Problem& problem, const Shape& shape, std::int64_t pixels,
                  std::int64_t tiles) noexcept {
   const std::int64_t of_tiles = std::max((tiles + 1) * shape.tile_h, cdiv(pixels, shape.tile_w));
@@ -50,9 +53,10 @@ bool offsets_fit(const Problem& problem, const Shape& shape, std::int64_t pixels
          lines(problem.h.in, 1) * product(problem.w.in, problem.in_channels) <= kInt32;
 }
 
-// Tiles of a program where tiles are plenty. They must earn its prologue, unless it is hidden, by
-// its other stores and those of the programs beside it: then the shortest programs end together.
-// (In images smaller than the stride some programs store nothing.)
+// The tiles of a program where there are plenty. Several tiles share one prologue. One tile is
+// enough where the program's other stores, and those of the programs beside it, hide the prologue:
+// the shortest programs end together. (In images smaller than the stride some programs store
+// nothing.)
 std::int64_t most_tiles(const Problem& problem, const Machine& machine) noexcept {
   const Axis &h = problem.h, &w = problem.w;
   if (mostly_empty(problem) && h.out() >= h.stride && w.out() >= w.stride &&
@@ -62,8 +66,9 @@ std::int64_t most_tiles(const Problem& problem, const Machine& machine) noexcept
   return std::max<std::int64_t>(cdiv(all * problem.taps(), h.stride * w.stride), 2);
 }
 
-// `most` or fewer: `programs` says how many programs tiles make, and `fits` whether one may have so
-// many. As many as `rows` of them ask of a grid, though; 0 if a program may not have those.
+// The tiles of a program: at most `most`, but at least as many as a grid of `rows` rows needs; 0 if
+// a program may not have that many. programs(tiles) is the number of programs that this makes, and
+// fits(tiles) whether a program may have so many.
 std::int64_t tiles_of_a_program(std::int64_t most, std::int64_t rows, const Machine& machine,
                                 const auto& programs, const auto& fits) noexcept {
   std::int64_t tiles = most;
@@ -83,13 +88,14 @@ struct Prefetch {
   std::int64_t slab, slab_lines, input_lines;
 };
 
-// For prefetch_slab of aot/kernels/prefetch.py: a slab is as many of the `positions`, which walk
-// over the input in order, as read 1 MiB of it. A position has so many `threads`.
+// Arguments of prefetch_slab in aot/kernels/prefetch.py. The `positions` of a grid, of `threads`
+// threads each, walk over the input in order; a slab is as many of them as read 1 MiB.
 Prefetch prefetch(const Problem& problem, std::int64_t positions, double threads) noexcept {
   const std::int64_t lines = cdiv(problem.input_numel(), 8 * lanes(problem));  // of 128 bytes
   const std::int64_t slab = std::clamp<std::int64_t>(8192 * positions / lines, 1, positions);
   const std::int64_t slab_lines = cdiv(lines * slab, positions);
-  // It counts in 32 bits, to the end of the slab AHEAD (two) behind the last, and a stride further.
+  // prefetch_slab counts in 32 bits, to the end of the second slab behind the last (AHEAD is two),
+  // and a stride further.
   if (product(positions / slab + 3, slab_lines) + threads > kInt32)
     return {.slab = 1, .slab_lines = 0, .input_lines = 0};
   return {.slab = slab, .slab_lines = slab_lines, .input_lines = lines};

@@ -7,13 +7,15 @@
 
 namespace convt {
 
-// By residues of o + padding modulo the stride. `residues` has a nibble for each: tap t's at place
-// t, then those without a tap, ascending. Output o takes tap k of input
-// (o + padding - k * dilation) / stride, which `halo` is the most that lies before
-// (o + padding) / stride; an output without a tap belongs to the latter. All outputs belong to
-// inputs [first, first + span), some of them outside the image. `empty` has a bit per residue that
-// no tap has, the first again after the last; `joined` two bits per tap: the residues before and
-// after its own have taps too.
+// Output o has the residue (o + padding) modulo stride. If a tap k has this residue, the output is
+// a product with input (o + padding - k * dilation) / stride; if none has, it is only bias and
+// belongs to input (o + padding) / stride.
+//   residues  a nibble for each residue: that of tap t at place t, then those without a tap,
+//             ascending
+//   empty     a bit for each residue, set if no tap has it; the first residue again after the last
+//   joined    two bits for each tap: whether the residues before and after its own have taps
+//   halo      the most inputs by which a tap's input lies before (o + padding) / stride
+//   first     outputs belong to inputs [first, first + span), some of them outside the image
 struct SingleTaps {
   std::int64_t residues = 0;
   std::int64_t empty = 0;

@@ -1,4 +1,5 @@
-// Sums of input channels in slices, each by programs of its own, added by a second launch.
+// Input channels are cut into slices. Each slice is summed by programs of its own, and a second
+// launch adds the slices.
 #pragma once
 
 #include <cmath>
@@ -10,7 +11,7 @@ namespace convt {
 
 inline constexpr std::int64_t kMostSlices = 64;
 
-// Microseconds of `programs`, each of whose warps needs so many cycles of a multiprocessor.
+// Microseconds that `programs` take if each of their warps needs `cycles` of a multiprocessor.
 inline double busy_us(const Variant& variant, const Gpu& gpu, double programs, double cycles) {
   const Image& image = *variant.image(gpu.image.arch, gpu.image.kind);
   const auto multiprocessors = static_cast<double>(gpu.multiprocessors);
@@ -20,7 +21,7 @@ inline double busy_us(const Variant& variant, const Gpu& gpu, double programs, d
   return (waves * resident / multiprocessors + rest) * variant.warps * cycles / gpu.clock * 1e-3;
 }
 
-// Microseconds of writing and adding `slices`: half of it in L2.
+// Microseconds of writing the slices and adding them. Half of the traffic stays in L2.
 inline double slices_us(const Problem& p, const Gpu& gpu, std::int64_t slices) {
   if (slices == 1) return 0;
   return kLaunchUs + gpu.memory_us(product(slices, p.output_numel(), 4));

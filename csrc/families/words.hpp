@@ -1,5 +1,5 @@
-// The vocabulary of kernel parameters: what a parameter of that name is given, by the problem
-// alone. aot/embed.py reads the names here and fills them in for every family.
+// The vocabulary of kernel parameters: a parameter named as a function here gets that function's
+// value for the problem. aot/embed.py reads the names and fills the values in for every family.
 #pragma once
 
 #include <cstdint>

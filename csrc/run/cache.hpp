@@ -10,8 +10,9 @@
 
 namespace convt {
 
-// Values are shared, so that one may be dropped while it is in use. `Value::signature` is the key.
-// Of kSets x kWays values, each set drops its least recently used one. Not safe for two threads.
+// A table of kSets x kWays values, whose key is `Value::signature`. A full set drops its least
+// recently used value; values are shared, so that one may be dropped while it is in use. Not safe
+// for two threads.
 template <class Value, std::size_t kSets, std::size_t kWays>
 class Cache {
  public:

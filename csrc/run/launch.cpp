@@ -29,7 +29,7 @@ struct Loaded {
   std::array<std::atomic<CUfunction>, kMaxDevices> functions{};
 };
 
-// By Image::index; lives as long as the process, as the loaded libraries do.
+// The loaded images, by Image::index. They live as long as the process.
 Loaded& loaded(const Image& image) {
   static Loaded* all = new Loaded[kImageCount];
   return all[image.index];
@@ -70,7 +70,7 @@ class ContextGuard {
   bool pushed_ = false;
 };
 
-// Loading is legal during another stream's capture only for threads that say they know.
+// While another stream is captured, only a thread in relaxed capture mode may load a kernel.
 class RelaxedCapture {
  public:
   explicit RelaxedCapture(const Driver& driver) : driver_(driver) {
@@ -178,7 +178,7 @@ Gpu query_gpu(int device) {
   CONVT_CHECK(driver, cuDeviceGetName, name.data(), static_cast<int>(name.size()), handle);
   Gpu gpu;
   gpu.arch = device_arch(device);
-  // What a driver does not tell is as in the usual product of the architecture.
+  // Numbers that the driver does not tell are those of the architecture's usual product.
   if (const auto known = Gpu::preset(name.data()))
     gpu = *known;
   else if (const auto usual = Gpu::preset(std::to_string(gpu.arch)))

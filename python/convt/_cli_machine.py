@@ -1,4 +1,4 @@
-"""What convt finds on this machine: the driver, the devices, which image each of them runs."""
+"""The driver and the devices of this machine, and the image that each device runs."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def capability(arch: int) -> str:
 
 
 def info() -> dict[str, Any]:
-    """What `convt info` tells, as JSON."""
+    """The output of `convt info`, as JSON."""
     return {
         "version": convt.__version__,
         "torch": str(torch.__version__),

@@ -14,7 +14,7 @@ from convt._cli_layer import UserError
 
 
 def model_of(path: str) -> nn.Module:
-    """What "package.module:function" or "file.py:function" makes; UserError if it makes none."""
+    """The model that "package.module:function" or "file.py:function" makes; UserError if none."""
     module_name, _, function_name = path.rpartition(":")
     if not module_name or not function_name:
         raise UserError(f"expected MODULE:FUNCTION, got {path!r}")
@@ -38,7 +38,7 @@ def sizes_of(text: str) -> tuple[int, ...]:
 
 def _module(name: str) -> ModuleType:
     path = Path(name)
-    # As `python -m` and `python file.py` would find what the module itself imports.
+    # The module finds its own imports as it does under `python -m` and `python file.py`.
     sys.path.insert(0, str(path.parent.absolute() if path.suffix == ".py" else Path.cwd()))
     try:
         if path.suffix != ".py":

@@ -1,4 +1,4 @@
-"""What layers and the op cost: for counters of operations, and for what compiled graphs keep."""
+"""The operations of layers and of the op, for counters and for what compiled graphs recompute."""
 
 from __future__ import annotations
 

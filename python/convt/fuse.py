@@ -25,7 +25,7 @@ _NORMS: dict[type[nn.Module], tuple[type[nn.Module], ...]] = {
 
 
 class Unfolded(NamedTuple):
-    """What a layer and its parent were before a BatchNorm was folded in."""
+    """The state of a layer and of its parent before a BatchNorm was folded in."""
 
     weight: nn.Parameter
     bias: nn.Parameter | None

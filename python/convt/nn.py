@@ -33,7 +33,7 @@ def _renamed(forward: Any) -> Any:
 
 
 class _ConvTranspose(Freezable, Generic[_Size]):
-    """What the layers of all three dimensions have besides torch's.
+    """The part that convt's layers of all dimensions have besides torch's.
 
     Each class below also derives from torch's own, which follows this one in the order of methods.
     """
@@ -75,7 +75,7 @@ class _ConvTranspose(Freezable, Generic[_Size]):
         self.precision = precision
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """As the function of the same name; see also `output_size` of torch's layer.
+        """The output of the function of the same name, for this layer's arguments.
 
         Raises ValueError for an `output_size` that no output_padding reaches.
         """
@@ -271,7 +271,7 @@ def _frozen_call(
 def _geometry(
     module: ConvTranspose1d | ConvTranspose3d, input: Tensor, output_size: list[int] | None
 ) -> tuple[Any, ...]:
-    """What the functions take after the bias."""
+    """The arguments of `conv_transpose1d` and `conv_transpose3d` after the bias."""
     output_padding: Sequence[int] = module.output_padding
     if output_size is not None:
         output_padding = module._output_padding_for(input, output_size)

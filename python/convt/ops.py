@@ -45,9 +45,9 @@ HAS_EAGER = _eager.use_torch(
     _torch.QUESTIONS,
 )
 
-# By value of convt::Precision.
+# In the order of convt::Precision's values.
 PRECISIONS = ("fp32", "tf32", "fp16")
-# Of kernels.
+# The dtypes that kernels have.
 DTYPES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 
 

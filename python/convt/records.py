@@ -132,13 +132,13 @@ class Header:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What a file holds. At most one record per layer and config."""
+    """The records of a file: at most one per layer and config."""
 
     header: Header
     records: tuple[Record, ...] = ()
 
     def extended(self, records: Iterable[Record]) -> Table:
-        """With `records` in place of older ones of the same layer and config."""
+        """This table with `records`, which replace older ones of the same layer and config."""
         merged = {(r.layer, r.config): r for r in (*self.records, *records)}
         return dataclasses.replace(self, records=tuple(merged[key] for key in sorted(merged)))
 

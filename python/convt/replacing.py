@@ -106,7 +106,7 @@ def restore(model: nn.Module) -> nn.Module:
 
 
 def _freeze(layer: Any) -> str:
-    """What became of it, for the report."""
+    """Freezes the layer and returns the report's note on it."""
     try:
         layer.freeze()
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What `convt.replace` answers: a row for each transposed convolution, printed as a table."""
+"""The report of `convt.replace`: a row for each transposed convolution, printed as a table."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Report:
 def record_sizes(
     model: nn.Module, layers: Iterable[nn.Module], inputs: tuple[Any, ...] | None
 ) -> dict[int, Tensor]:
-    """By a layer's id, an input on the meta device like the first one it met in a run."""
+    """{id of a layer: an input on the meta device, like the layer's first input in a run}."""
     seen: dict[int, Tensor] = {}
     if inputs is None:
         return seen

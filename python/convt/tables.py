@@ -33,7 +33,7 @@ def problem_of(layer: Layer) -> _C.Problem:
 
 
 def _strides(sizes: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    """Of a dense tensor, in elements."""
+    """Strides of a dense tensor, in elements."""
     last_first = list(range(len(sizes)))[::-1]
     if layout == "nhwc":
         last_first.remove(1)
@@ -81,7 +81,7 @@ def use(table: Table, source: str) -> None:
 
 
 def load_environment() -> None:
-    """What CONVT_TUNED names. A warning if it cannot be used: no program should end by that."""
+    """Loads what CONVT_TUNED names. A file that cannot be used is a warning, not an error."""
     path = os.environ.get(VARIABLE)
     if path:
         try:

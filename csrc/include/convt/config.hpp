@@ -1,4 +1,4 @@
-// What answers a problem, as a value that compares, prints and parses back: a variant with its
+// The answer to a problem, as a value that compares, prints and parses back: a variant with its
 // family's knobs, or ATen.
 #pragma once
 
@@ -28,7 +28,7 @@ struct Config {
   CONVT_EXPORT static std::optional<Config> parse(std::string_view text);
 };
 
-// A config with its modelled time on a problem and GPU, packing of the weight included.
+// A config and its modelled time on one problem and GPU; the time includes packing of the weight.
 struct Candidate {
   Config config;
   double microseconds = 0;

@@ -19,8 +19,8 @@ struct Target {
   bool operator==(const Target&) const = default;
 };
 
-// What this library runs on a device of capability `arch` (89 for 8.9): a cubin that loads there,
-// else the newest PTX that the driver can compile, else {0, cubin} when nothing runs.
+// The image that this library runs on a device of capability `arch` (89 for 8.9): a cubin that
+// loads there, else the newest PTX that the driver can compile, else {0, cubin}: nothing runs.
 //   force_arch: consider images of this architecture only (0: all)
 //   allow_jit:  whether PTX may be used
 CONVT_EXPORT Target select_target(int arch, int force_arch, bool allow_jit) noexcept;
@@ -40,10 +40,10 @@ struct Gpu {
   // Multiply-adds a second times two, in TFLOP/s: of tensor cores, or of fp32 units for
   // Math::other.
   CONVT_EXPORT double rate(Math math) const noexcept;
-  // Programs of `warps` warps with that image that run at once on the whole GPU, at least one for
-  // each multiprocessor.
+  // How many programs run at once on the whole GPU, where a program has `warps` warps of this
+  // image: at least one for each multiprocessor.
   CONVT_EXPORT std::int64_t resident(const Image& image, std::uint32_t warps) const noexcept;
-  // Microseconds that moving so many bytes, and so many operations, takes at least.
+  // Lower bounds in microseconds: for moving so many bytes, and for so many operations.
   double memory_us(double bytes) const noexcept { return bytes / bandwidth * 1e-3; }
   double math_us(double flops, Math math) const noexcept { return flops / rate(math) * 1e-6; }
   // max(memory_us, math_us) of a problem: no kernel can be quicker.
@@ -51,9 +51,9 @@ struct Gpu {
   CONVT_EXPORT Gpu with_image(const Target& target) const;
   CONVT_EXPORT std::string str() const;
 
-  // By product ("RTX 4090", case and "NVIDIA GeForce" do not matter), or the usual product of an
-  // architecture ("sm_89", "89"). Nothing where there is no such preset. Its image is what this
-  // library has for it.
+  // The preset of a product ("RTX 4090"; case and "NVIDIA GeForce" do not matter) or of the usual
+  // product of an architecture ("sm_89", "89"), with the image that this library has for it.
+  // Nothing where there is no such preset.
   CONVT_EXPORT static std::optional<Gpu> preset(std::string_view name);
   // Whether two names are of the same product, as preset() compares them.
   CONVT_EXPORT static bool same_product(std::string_view a, std::string_view b);

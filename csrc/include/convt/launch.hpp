@@ -19,9 +19,9 @@ struct CONVT_EXPORT DriverError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Device addresses. `x` and `weight` are as the problem says, `y` is dense in its layout and, like
-// `workspace`, of plan.workspace_bytes, on a 256-byte boundary. `bias` may be null if the problem
-// has none, `workspace` if the plan needs none.
+// Device addresses. `x` and `weight` lie as the problem says; `y` is dense in the problem's layout.
+// `y` and `workspace` start on a 256-byte boundary, and `workspace` has plan.workspace_bytes.
+// `bias` may be null if the problem has none, `workspace` if the plan needs none.
 struct Pointers {
   const void* x = nullptr;
   const void* weight = nullptr;
@@ -39,8 +39,8 @@ CONVT_EXPORT int device_count();
 // Compute capability of `device` times ten (89 for 8.9).
 CONVT_EXPORT int device_arch(int device);
 
-// `device` as its driver tells, with the image that this library has for it under CONVT_ARCH=sm_NN
-// and CONVT_JIT=0|1; read once per process.
+// The GPU `device`, as its driver describes it, with the image that this library has for it under
+// CONVT_ARCH=sm_NN and CONVT_JIT=0|1. Both are read once per process.
 CONVT_EXPORT const Gpu& device_gpu(int device);
 
 // A plan made ready for one device: kernels loaded, so that a launch only fills in addresses. A

@@ -1,4 +1,5 @@
-// plan(problem, gpu): what answers a problem. Pure: no CUDA call, no environment, no state.
+// plan(problem, gpu) chooses the config that answers a problem. It is pure: no CUDA call, no
+// environment, no state.
 #pragma once
 
 #include <cstdint>
@@ -30,12 +31,12 @@ struct Plan {
   CONVT_EXPORT std::string str() const;
 };
 
-// Every config that serves `problem`, over all families and ATen, the quickest first.
+// Every config that serves `problem`, of all families and ATen, by ascending time.
 CONVT_EXPORT std::vector<Candidate> candidates(const Problem& problem, const Gpu& gpu);
 
-// What answers `problem`: the quickest by the records of the problem itself, else by those of the
-// nearest problems, else by the model; ATen wherever that leaves it unsure. Never throws for a
-// valid problem.
+// The quickest config for `problem`: by the records of the problem itself, else by those of the
+// nearest problems, else by the model. ATen answers where the choice stays unsure. Never throws for
+// a valid problem.
 CONVT_EXPORT Plan plan(const Problem& problem, const Gpu& gpu, const Records& records);
 
 // The same by the tables of this process: plan(problem, gpu, records_for(gpu)).
@@ -44,8 +45,8 @@ CONVT_EXPORT Plan plan(const Problem& problem, const Gpu& gpu);
 // The plan of that config. Throws InvalidArgument, saying why, where it does not serve the problem.
 CONVT_EXPORT Plan plan_with(const Problem& problem, const Gpu& gpu, const Config& config);
 
-// How a weight is packed: from Pointers::weight to Pointers::y, as Problem::weight_is_packed()
-// says. Not served where a kernel for it is missing: let torch copy it.
+// The plan of packing a weight from Pointers::weight to Pointers::y, into the order that
+// Problem::weight_is_packed() tells. Not served where no kernel packs it: torch has to copy it.
 CONVT_EXPORT Plan plan_pack(const TensorDesc& weight, const Gpu& gpu);
 
 }  // namespace convt

@@ -29,7 +29,7 @@ struct Record {
   double aten_microseconds = 0;
 };
 
-// What was measured on one GPU model.
+// The measured times of one GPU model.
 struct Table {
   std::string device;  // as the driver names it
   int arch = 0;        // of the kernels: 90 for sm_90
@@ -65,12 +65,14 @@ class CONVT_EXPORT Records {
   static constexpr std::size_t kNeighbours = 16;
 
   Records();
-  // Of times on `gpu`. Of several records of a problem and a config the first counts.
+  // Indexes times that were measured on `gpu`. Where several records have the same problem and
+  // config, the first counts.
   Records(const Gpu& gpu, std::span<const Record* const> records);
 
-  // Of the problems that were measured.
+  // The number of problems that were measured.
   std::size_t size() const noexcept;
-  // Whatever its bias and the alignment of its tensors. Null: nothing was measured.
+  // The record of a problem, whatever its bias and the alignment of its tensors; null where it was
+  // not measured.
   const Measured* exact(const Problem& problem) const noexcept;
   // The nearest problems of the same math, layout and kind, nearest first. Factors of two in a
   // group's input channels, output channels, in taps or phases are a distance of one, each; in the
@@ -92,7 +94,7 @@ CONVT_EXPORT std::vector<const Table*> tables_for(const Gpu& gpu);
 // An index over tables_for(gpu), made once and kept for the life of the process.
 CONVT_EXPORT const Records& records_for(const Gpu& gpu);
 
-// Changes with every add_table: a plan that was made before may be another one now.
+// A number that every add_table changes: plans made before it may be out of date.
 CONVT_EXPORT std::uint64_t tables_generation() noexcept;
 
 }  // namespace convt

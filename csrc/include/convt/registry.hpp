@@ -14,7 +14,7 @@ namespace convt {
 
 enum class ImageKind : std::uint8_t { cubin, ptx };
 
-// Which memory order of the weight a kernel reads: torch's, whose strides are arguments, or
+// The memory order in which a kernel reads the weight: torch's, whose strides are arguments, or
 // [in_channels, d, h, w, out_channels / groups], dense and on a 16-byte boundary.
 enum class WeightOrder : std::uint8_t { torch, channels_last };
 
@@ -36,7 +36,7 @@ struct Constant {
   std::string_view text;
 };
 
-// What the rules of a family know of a variant; see the generated families/<symbol>.hpp.
+// A number that a family's rules read of a variant; see the generated families/<symbol>.hpp.
 struct Trait {
   std::string_view name;
   std::int64_t value;

@@ -1,5 +1,5 @@
-// One kernel launch of a plan. Its argument bytes are complete but for addresses, which buffers
-// name by their role.
+// One kernel launch of a plan. Its argument bytes lack addresses only: a launch fills those in, by
+// the roles of their buffers.
 #pragma once
 
 #include <array>
@@ -43,7 +43,8 @@ struct TensorMap {
   bool operator==(const TensorMap&) const = default;
 };
 
-// What is filled in at each launch: 8 bytes (an address) or 128 (a descriptor) at `at`.
+// A place in the argument bytes that each launch fills in, at offset `at`: 8 bytes for an address,
+// 128 for a descriptor.
 struct AddressSlot {
   std::uint32_t at = 0;
   Buffer buffer;

@@ -20,7 +20,7 @@ Outcome = Result | Failure
 
 
 class Report(NamedTuple):
-    """What tuning found. Prints as a table; needs rich."""
+    """The result of tuning. Prints as a table, which needs rich."""
 
     results: tuple[Result, ...]
     left_out: tuple[str, ...]  # layers that were not timed, and why

@@ -46,7 +46,7 @@ class Call(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What tuning one layer found; times in microseconds."""
+    """The result of tuning one layer; times in microseconds."""
 
     call: Call
     aten_us: float
@@ -113,7 +113,7 @@ def tune_layers(
     budget: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Result | Failure]:
-    """What is found of each layer in turn, until `budget` (seconds) is used up.
+    """Yields the result for each layer in turn, until `budget` (seconds) is used up.
 
     Each may use an equal share of what is left of it.
     """
