@@ -159,7 +159,7 @@ def triton_conv_transpose2d(x, weight, bias, stride, padding, dilation):
         out_tiles = triton.cdiv(c_out, 32)
         phase_kernel[(tiles * out_tiles * sh * sw * batch,)](
             *tensors, *sizes, kh, kw, sh, sw, ph, pw, dh, dw, tiles, out_tiles,
-            bias is not None, 32, 16, 64, num_warps=4, num_stages=3,
+            bias is not None, 32, 16, 64, num_warps=2, num_stages=3,
         )  # fmt: skip
     return y
 
