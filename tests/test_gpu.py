@@ -633,8 +633,9 @@ def test_double_goes_to_aten():
     torch.testing.assert_close(convt.conv_transpose2d(x, weight), F.conv_transpose2d(x, weight))
 
 
+@pytest.mark.parametrize("axes", [1, 2, 3])
 @pytest.mark.parametrize("grad", [False, True])
-def test_autocast_casts_a_weight_once_a_region_as_torch_does(grad):
+def test_autocast_casts_a_weight_once_a_region_as_torch_does(grad, axes):
     class Casts(TorchDispatchMode):
         def __init__(self):
             super().__init__()
@@ -645,10 +646,12 @@ def test_autocast_casts_a_weight_once_a_region_as_torch_does(grad):
                 self.shapes.append(tuple(args[0].shape))
             return op(*args, **(kwargs or {}))
 
-    ours = convt.ConvTranspose2d(8, 16, 4, 2, 1, device="cuda")
-    theirs = torch.nn.ConvTranspose2d(8, 16, 4, 2, 1, device="cuda")
+    ours, theirs = (
+        getattr(package, f"ConvTranspose{axes}d")(8, 16, 4, 2, 1, device="cuda")
+        for package in (convt, torch.nn)
+    )
     theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(2, 8, 9, 9, device="cuda")
+    x = torch.randn(2, 8, *[9] * axes, device="cuda")
     for layer in (ours, theirs):
         with torch.autocast("cuda", torch.float16), torch.set_grad_enabled(grad), Casts() as casts:
             for _ in range(3):

@@ -93,7 +93,7 @@ def explain(
     _check_input(input)
     _check_tensors(weight, bias)
     geometry = geometry_of(stride, padding, output_padding, dilation, groups)
-    input, weight, bias = _autocast(input, weight, bias)
+    input, weight, bias = autocast(input, weight, bias)
     if input.dim() != 4:
         input = _batch_of_one(input)
     aligned = input.is_meta or input.data_ptr() % 16 == 0
@@ -140,6 +140,8 @@ def is_torchs_alone(input: Tensor) -> bool:
 def _on_cpu(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     try:
         return _aten(input, weight, bias, geometry)
+    except NotImplementedError:  # a dtype or layout that torch does not have
+        raise
     except RuntimeError:
         if input.dim() != 4:
             input = _batch_of_one(input)
@@ -168,10 +170,10 @@ def _unusual(
         batch = _batch_of_one(input)
         return call(batch, weight, bias, geometry, precision, frozen).squeeze(0)
     done: Any = nullcontext()
-    if _torch.is_any_autocast_enabled():
+    if _torch.is_any_autocast_enabled() and not input.is_meta:  # torch has none for meta
         if input.device.type == "cpu" and not _torch.is_traced():
             return _aten(input, weight, bias, geometry)  # casts each weight once per region
-        input, weight, bias = _autocast(input, weight, bias)
+        input, weight, bias = autocast(input, weight, bias)
         done = torch.autocast(input.device.type, enabled=False)
     tensors = [tensor for tensor in (input, weight, bias) if tensor is not None]
     if not input.is_floating_point():
@@ -319,12 +321,12 @@ def _check_tensors(weight: object, bias: object) -> None:
         )
 
 
-def _autocast(
+def autocast(
     input: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """As torch's autocast treats its convolutions: floating point of all widths but 64 bits."""
     kind = input.device.type
-    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
         return input, weight, bias
     dtype = torch.get_autocast_dtype(kind)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convt import distributed, functional
+from convt import _torch, distributed, functional
 from convt.functional import Precision
 from convt.geometry import Sizes, sizes
 
@@ -49,6 +49,8 @@ def conv_transpose1d(
 
         pairs = stride, padding, output_padding, dilation
         return onnx.call(F.conv_transpose1d, (input, weight, bias), pairs, groups)
+    if _torch.is_any_autocast_enabled():  # which keeps no cast of a view
+        input, weight, bias = functional.autocast(input, weight, bias)
     y = functional.conv_transpose2d(
         input.unsqueeze(-2),
         weight.unsqueeze(-2),

@@ -32,7 +32,7 @@ def main() -> int:
         if found is not None:
             wrong[row.id] = found
     for name, found in wrong.items():
-        print(f"{name}\n    {found}"[:600])
+        print(f"{name}\n    {found if len(found) < 600 else f'{found[:300]} ... {found[-300:]}'}")
     print(f"{len(rows)} rows, {len(wrong)} not as declared, {time.perf_counter() - start:.0f} s")
     if not wrong and rows == table.ROWS and arguments.device is None:
         table.DOCUMENT.write_text(table.document())

@@ -118,6 +118,8 @@ for _name, _call in {
     "too many axes": lambda side: side.layer()(side.images()[None]),
     "another dtype": lambda side: side.layer()(side.images(dtype=torch.float64)),
     "integers": lambda side: side.layer()(side.images().int()),
+    "a nested tensor": lambda side: side.layer()(torch.nested.nested_tensor([*side.images()])),
+    "a sparse tensor": lambda side: side.layer()(side.images().to_sparse()),
     "an empty output": lambda side: side.layer(padding=9)(side.images()),
     "stride 0": lambda side: side.function(side.images(), side.layer().weight, stride=0),
     "negative padding": lambda side: side.function(side.images(), side.layer().weight, padding=-1),

@@ -389,6 +389,12 @@ def meta(side: Side):
     return side.layer(stride=2, device="meta")(side.images(device="meta"))
 
 
+@row(MODES, "meta tensors under autocast")
+def meta_autocast(side: Side):
+    with torch.autocast(side.kind, torch.bfloat16):
+        return side.layer(stride=2, device="meta")(side.images(device="meta"))
+
+
 @row(MODES)
 def deterministic_algorithms(side: Side):
     torch.use_deterministic_algorithms(True)
