@@ -145,6 +145,18 @@ def test_onnxruntime(name, groups, attributes):
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
+def test_onnxruntime_appends_no_rows_for_same(auto_pad):
+    """By the specification, SAME means stride times the input also where kernels leave gaps."""
+    axes = GEOMETRIES["k2 s3"]
+    x = random(2, 4, *(axis.size for axis in axes))
+    weight = random(4, 3, *(axis.kernel for axis in axes))
+    expected = by_onnxruntime(x, weight, axes, 1, auto_pad=auto_pad)
+    y = by_convt(x, weight, axes, [(0, 0)] * 2)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+    assert all(sum(onnx_pads(axis, auto_pad)) < 0 for axis in axes)
+
+
 def test_onnxs_reference_evaluator_is_no_reference_for_groups():
     """Why exported models are compared with onnxruntime. Once this fails, it may be one."""
     from onnx.reference import ReferenceEvaluator

@@ -331,10 +331,10 @@ def quantised_fx(side: Side):
     return prepared(x)
 
 
-@row(QUANTISED, "convert_fx")
+@row(QUANTISED, "convert_fx, engine fbgemm: torch 2.13's default, x86, is wrong where Cin != Cout")
 def converted_fx(side: Side):
     before = torch.backends.quantized.engine
-    # torch 2.13's default on Intel and AMD, x86, answers such layers wrongly: see findings/.
+    # torch 2.13's default is wrong: findings/torch_quantised_conv_transpose_onednn.sh.
     torch.backends.quantized.engine = "fbgemm"
     try:
         x = side.images()

@@ -255,8 +255,8 @@ def _ptflops(backend):
 
 
 for _name, _count in {
-    "thop": _thop,
-    "torchinfo": _torchinfo,
+    "thop, which counts all taps of strided layers": _thop,
+    "torchinfo, which counts them too": _torchinfo,
     "fvcore": _fvcore,
     "ptflops, pytorch backend": _ptflops("pytorch"),
     "ptflops, aten backend": _ptflops("aten"),
