@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from convt import _C
+from convt.ops import CHANNELS_LAST
 from tests.planning import variants
 
-FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+
+def memory_format(layout: str, dims: int) -> torch.memory_format:
+    return CHANNELS_LAST[dims - 2] if layout == "nhwc" else torch.contiguous_format
 
 
 def launched(plan: _C.Plan, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -18,7 +21,8 @@ def launched(plan: _C.Plan, x: Tensor, weight: Tensor, bias: Tensor | None) -> T
     """
     problem = plan.problem
     size = (problem.batch, problem.out_channels, *problem.output_size)
-    y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=FORMATS[problem.layout])
+    order = memory_format(problem.layout, len(size))
+    y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=order)
     y.fill_(float("nan"))
     workspace = torch.full((plan.workspace_bytes,), 0xFF, dtype=torch.uint8, device=x.device)
     addresses = tuple(0 if t is None else t.data_ptr() for t in (x, weight, bias, y, workspace))

@@ -19,23 +19,24 @@ def contiguous_strides(sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def channels_last_strides(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    _, c, h, w = sizes
-    return (h * w * c, 1, w * c, c)
+    n, c, *axes = sizes
+    batch, *inside, channel = contiguous_strides((n, *axes, c))
+    return (batch, channel, *inside)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A transposed convolution by its numbers; pairs are (height, width)."""
+    """A transposed convolution by its numbers; tuples have one for each axis."""
 
     batch: int = 1
     in_channels: int = 1
     out_channels: int = 1
-    size: tuple[int, int] = (4, 5)
-    kernel: tuple[int, int] = (3, 3)
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    output_padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
+    size: tuple[int, ...] = (4, 5)
+    kernel: tuple[int, ...] = (3, 3)
+    stride: tuple[int, ...] = (1, 1)
+    padding: tuple[int, ...] = (0, 0)
+    output_padding: tuple[int, ...] = (0, 0)
+    dilation: tuple[int, ...] = (1, 1)
     groups: int = 1
     bias: bool = False
     why: str = field(default="", compare=False)
@@ -62,6 +63,19 @@ class Layer:
             self.groups,
             precision,
         )
+
+
+def volume(
+    batch: int,
+    channels: tuple[int, int],
+    size: tuple[int, int, int],
+    kernel: tuple[int, int, int],
+    stride: tuple[int, int, int],
+    **others: Any,
+) -> Layer:
+    """A layer of three axes; channels are (in, out)."""
+    defaults = {"padding": (0, 0, 0), "output_padding": (0, 0, 0), "dilation": (1, 1, 1)}
+    return Layer(batch, *channels, size, kernel, stride, **{**defaults, **others})
 
 
 def gpu(arch: int, kind: Literal["cubin", "ptx"] = "cubin") -> _C.Gpu:

@@ -20,8 +20,9 @@ TOLERANCES = {
 
 
 def reference(x, weight, bias, layer):
-    """conv_transpose2d in fp64."""
-    return F.conv_transpose2d(
+    """torch's transposed convolution in fp64."""
+    function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[x.dim() - 3]
+    return function(
         x.double(),
         weight.double(),
         None if bias is None else bias.double(),

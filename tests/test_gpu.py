@@ -1,6 +1,7 @@
 """On a GPU: values against fp64 for every family, dtype and layout, and the ways torch calls us."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import convt
 from benchmarks.stress import stress
 from convt import _C
-from tests.launching import best_of_families, launched
+from tests.launching import best_of_families, launched, memory_format
 from tests.planning import Layer, plan_of_family, plan_of_kernel
 from tests.reference import DTYPES, assert_close
 from tests.test_kernels import LAYERS, SHALLOW
@@ -27,6 +28,11 @@ pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).parent.parent
 ZOO = json.loads((ROOT / "benchmarks/layers.json").read_text())
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+# By the number of axes: convt's and torch's.
+FUNCTIONS = {
+    2: (convt.conv_transpose2d, F.conv_transpose2d),
+    3: (convt.conv_transpose3d, F.conv_transpose3d),
+}
 REFERENCE_CHANNELS = 64  # output channels of an ungrouped layer that are checked: fp64 is slow
 
 
@@ -37,15 +43,15 @@ def poison(numel, dtype):
 
 def tensors(layer, dtype, layout):
     torch_dtype = DTYPES[dtype]
-    fan = max(1, layer.in_channels // layer.groups * layer.kernel[0] * layer.kernel[1]
-              // (layer.stride[0] * layer.stride[1]))  # fmt: skip
+    taps = math.prod(layer.kernel) / math.prod(layer.stride)
+    fan = max(1, layer.in_channels // layer.groups * taps)
     x = torch.randn(layer.batch, layer.in_channels, *layer.size, device="cuda", dtype=torch_dtype)
     weight = torch.randn(
         layer.in_channels, layer.out_channels // layer.groups, *layer.kernel, device="cuda"
     )
     weight = (weight / fan**0.5).to(torch_dtype)
     bias = torch.randn(layer.out_channels, device="cuda", dtype=torch_dtype) if layer.bias else None
-    return x.contiguous(memory_format=FORMATS[layout]), weight, bias
+    return x.contiguous(memory_format=memory_format(layout, x.dim())), weight, bias
 
 
 def arguments(layer):
@@ -53,23 +59,23 @@ def arguments(layer):
 
 
 def check(layer, dtype="f32", precision="fp32", layout="nchw"):
-    """The op's answer, whoever gives it, and that of each family's best config."""
+    """The op's answer, whoever gives it, and that of each family's best config, if there is one."""
+    ours, torchs = FUNCTIONS[len(layer.size)]
     x, weight, bias = tensors(layer, dtype, layout)
     plan = convt.explain(x, weight, bias, *arguments(layer), precision=precision)
     plans = best_of_families(plan.problem, plan.gpu)
-    assert plans, plan
-    h, w = plan.problem.output_size
-    poison(layer.batch * layer.out_channels * h * w, x.dtype)
-    y = convt.conv_transpose2d(x, weight, bias, *arguments(layer), precision=precision)
+    assert plans or not plan.served, plan
+    poison(layer.batch * layer.out_channels * math.prod(plan.problem.output_size), x.dtype)
+    y = ours(x, weight, bias, *arguments(layer), precision=precision)
     cudnn_takes_it = all(a < s for a, s in zip(layer.output_padding, layer.stride, strict=True))
     if cudnn_takes_it or not plan.served:
-        assert y.stride() == F.conv_transpose2d(x, weight, bias, *arguments(layer)).stride()
+        assert y.stride() == torchs(x, weight, bias, *arguments(layer)).stride()
     else:  # ATen's results are contiguous whatever the input is, a kernel's in the input's order
-        assert y.is_contiguous(memory_format=FORMATS[layout])
+        assert y.is_contiguous(memory_format=memory_format(layout, y.dim()))
     some = slice(0, REFERENCE_CHANNELS if layer.groups == 1 else None)
     images = slice(0, 2), slice(max(layer.batch - 2, 0), layer.batch)  # first and last ones
     expected = [
-        F.conv_transpose2d(
+        torchs(
             x[image].double().contiguous(),
             weight[:, some].double().contiguous(),
             None if bias is None else bias[some].double(),

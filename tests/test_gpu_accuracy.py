@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import convt
-from tests.launching import FORMATS, best_of_families, launched
+from tests.launching import best_of_families, launched, memory_format
 from tests.reference import DTYPES
 
 pytestmark = pytest.mark.gpu
@@ -43,7 +43,7 @@ def errors(precision, dtype, layout, products, operands, geometry):
     x = OPERANDS[operands](1, channels, 16, 16, dim=1)
     weight = OPERANDS[operands](channels, 16, kernel, kernel, dim=0)
     x, weight = ((t / t.abs().max()).to(DTYPES[dtype]) for t in (x, weight))  # or fp16 overflows
-    x, weight = (t.contiguous(memory_format=FORMATS[layout]) for t in (x, weight))
+    x, weight = (t.contiguous(memory_format=memory_format(layout, 4)) for t in (x, weight))
     expected = F.conv_transpose2d(x.double(), weight.double(), None, stride, padding)
     given = answers(x, weight, stride, padding, precision)
     given["op"] = convt.conv_transpose2d(x, weight, None, stride, padding, precision=precision)
@@ -51,7 +51,7 @@ def errors(precision, dtype, layout, products, operands, geometry):
     return {who: ((y - expected).norm() / expected.norm()).item() for who, y in given.items()}
 
 
-@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("operands", OPERANDS)
 @pytest.mark.parametrize("products", [64, 512, 4096, 65536])
@@ -61,7 +61,7 @@ def test_fp32_is_as_accurate_as_torchs(products, operands, geometry, layout, mon
     assert max(found.values()) <= max(1e-6, 4 * found["torch"]), found
 
 
-@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("operands", OPERANDS)
 @pytest.mark.parametrize("products", [64, 512, 4096, 65536])
@@ -78,7 +78,7 @@ def test_short_operands_are_as_accurate_as_cudnns(
 SPECIALS = {"nan": 0x7F800001, "infinity": 0x7F800000, "largest": 0x7F7FFFFF}
 
 
-@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("precision", ["fp32", "tf32"])
 @pytest.mark.parametrize("channels", [32, 96])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
@@ -88,13 +88,13 @@ def test_inputs_that_are_not_finite_or_large(special, geometry, channels, precis
     x = torch.zeros(1, channels, 16, 32, device="cuda")
     x.view(torch.int32)[0, 3, 5, 7] = SPECIALS[special]
     weight = torch.full((channels, 96, kernel, kernel), 0.25, device="cuda")
-    x = x.contiguous(memory_format=FORMATS[layout])
+    x = x.contiguous(memory_format=memory_format(layout, 4))
     expected = F.conv_transpose2d(x.double(), weight.double(), None, stride, padding)
     for y in answers(x, weight, stride, padding, precision).values():
         torch.testing.assert_close(y.double(), expected, rtol=2**-10, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("precision", ["fp32", "tf32"])
 @pytest.mark.parametrize("channels", [32, 96])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
@@ -104,7 +104,7 @@ def test_weights_that_are_not_finite_or_large(special, geometry, channels, preci
     x = torch.full((1, channels, 16, 32), 0.25, device="cuda")
     weight = torch.zeros(channels, 96, kernel, kernel, device="cuda")
     weight.view(torch.int32)[3, 5] = SPECIALS[special]
-    x = x.contiguous(memory_format=FORMATS[layout])
+    x = x.contiguous(memory_format=memory_format(layout, 4))
     expected = F.conv_transpose2d(x.double(), weight.double(), None, stride, padding)
     for y in answers(x, weight, stride, padding, precision).values():
         torch.testing.assert_close(y.double(), expected, rtol=2**-10, atol=0, equal_nan=True)

@@ -15,6 +15,7 @@ from aot.interpret import launch
 from aot.interpret import run as run_steps
 from aot.variants import all_variants
 from convt import _C
+from convt.ops import CHANNELS_LAST
 from tests.planning import Layer, gpu, plan_of_family, variants
 from tests.reference import DTYPES, assert_close, reference
 
@@ -91,7 +92,8 @@ def plan_of(family, layer, products="fp32", dtype="f32", layout="nchw"):
 
 def run(chosen, layout, x, weight, bias, shape, dtype, held):
     """What the kernel leaves in memory that held `held`; it touches nothing around that."""
-    memory_format = torch.channels_last if layout == "nhwc" else torch.contiguous_format
+    last = CHANNELS_LAST[len(shape) - 2]
+    memory_format = last if layout == "nhwc" else torch.contiguous_format
     strides = torch.empty(shape, device="meta").contiguous(memory_format=memory_format).stride()
     memory = torch.full((math.prod(shape) + 2 * AROUND,), 7.0, dtype=dtype)
     y = memory[AROUND:-AROUND].as_strided(shape, strides).fill_(held)
@@ -99,7 +101,7 @@ def run(chosen, layout, x, weight, bias, shape, dtype, held):
     if WEIGHT_ORDER[chosen.variant] == "torch":
         run_steps(chosen, x, weight, bias, y)
     else:
-        packed = weight.permute(0, 2, 3, 1).contiguous()
+        packed = weight.movedim(1, -1).contiguous()
         lines = launch(chosen, VARIANTS[chosen.variant], x, packed, bias, y)
         assert lines == set(range(chosen.arguments.get("input_lines", 0)))
     assert (memory[:AROUND] == 7).all()

@@ -298,7 +298,7 @@ last = torch.channels_last
 
 def eager(x=x, weight=weight, bias=bias, frozen=None, stride=2, precision=0):
     geometry = (stride, stride, 1, 1, 0, 0, 1, 1, 1)
-    return ops.eager_conv_transpose2d(x, weight, bias, frozen, geometry, precision)
+    return ops.eager_conv_transpose(x, weight, bias, frozen, geometry, precision)
 """
 
 
@@ -496,7 +496,7 @@ for row in layers:  # memory that nobody touches costs nothing
 @torch.no_grad()
 def network():
     for _, arguments in signatures:
-        ops.eager_conv_transpose2d(*arguments)
+        ops.eager_conv_transpose(*arguments)
 
 before = _eager.answers_planned()
 for _ in range(2):

@@ -32,7 +32,7 @@ def variants() -> Iterator[Variant]:
 
 def _variant(math: str, tile: Tile, sizes: dict[str, int | bool | str]) -> Variant:
     pairs = sizes["COPIED"] == 2
-    divisors = {"x": 4, **dict.fromkeys(("in_w", "first_w", "tile_w"), 2)} if pairs else {}
+    divisors = {"x": 4, **dict.fromkeys(("in_w", "x_c", "first_w", "tile_w"), 2)} if pairs else {}
     shape = f"s{sizes['STRIDE']}t{sizes['TAPS']}v{sizes['SECTOR']}"
     return Variant(
         "single_tap_nchw", math, "nchw", f"{tile.label}_{shape}_w4{'_a16' if pairs else ''}",

@@ -2,7 +2,8 @@
 
 Every input pixel owns a block of outputs that no other reaches, so for one kernel row
 [pixels, channels] @ [channels, (kernel column, channel)] holds, read as
-[(pixel, kernel column), channel], output rows as they lie in memory.
+[(pixel, kernel column), channel], output rows as they lie in memory. A volume is an image of all
+its slices' rows, of which a kernel has kernel_d * kernel_h.
 
 Sums of fp32's and TF32's products are fp32 additions of blocks of BLOCK_IN channels; other sums are
 the tensor core's. NaN, infinity and the largest numbers do what aot/kernels/precision.py says.
@@ -11,6 +12,7 @@ the tensor core's. NaN, infinity and the largest numbers do what aot/kernels/pre
 import triton
 import triton.language as tl
 
+from aot.kernels.blocks import kernel_row_place, place
 from aot.kernels.precision import add_product, split_input, split_weight
 
 
@@ -24,14 +26,16 @@ def _step(a, w, acc, PRECISION: tl.constexpr):
 @triton.jit
 def pixel_shuffle(
     x,
-    weight,  # [groups * group_in, kernel_h, STRIDE, group_out]
+    weight,  # [groups * group_in, kernel_d, kernel_h, STRIDE, group_out]
     bias,
     y,
     has_bias,
     groups,
     group_in,
     group_out,
+    out_h,
     out_w,
+    kernel_d,
     kernel_h,
     x_c,  # pixels of an input channel
     y_c,
@@ -48,8 +52,9 @@ def pixel_shuffle(
     out_tiles = tl.cdiv(group_out, BLOCK_OUT)
     first_out = program % out_tiles * BLOCK_OUT
     program = program // out_tiles
-    tap_h = program % kernel_h
-    program = program // kernel_h
+    kernel_rows = kernel_d * kernel_h
+    row = program % kernel_rows
+    program = program // kernel_rows
     pixel_tiles = tl.cdiv(x_c, BLOCK_PIXELS)
     first_pixel = program % pixel_tiles * BLOCK_PIXELS
     program = program // pixel_tiles
@@ -63,8 +68,8 @@ def pixel_shuffle(
     in_image = (pixel < x_c)[None, :]
     column = tl.arange(0, COLUMNS)
     out = first_out + column % BLOCK_OUT
-    w_row = kernel_h * STRIDE * group_out  # of an input channel
-    weight += (group * group_in).to(tl.int64) * w_row + tap_h * (STRIDE * group_out)
+    w_row = kernel_rows * STRIDE * group_out  # of an input channel
+    weight += (group * group_in).to(tl.int64) * w_row + row * (STRIDE * group_out)
     w_tile = (k * w_row)[:, None] + (column // BLOCK_OUT * group_out + out)[None, :]
     is_out = (out < group_out)[None, :]
 
@@ -95,10 +100,10 @@ def pixel_shuffle(
     if has_bias != 0:
         b = tl.load(bias + group * group_out + out, mask=out < group_out, other=0.0)
         acc += b.to(tl.float32)[None, :]
-    # Output rows of one kernel row, as if they followed each other; kernel_h - 1 lie between.
     flat = first_pixel * STRIDE + tl.arange(0, BLOCK_PIXELS * STRIDE)
-    y_tile = flat + flat // out_w * ((kernel_h - 1) * out_w)
-    y += ((n * groups + group) * group_out + first_out) * y_c + tap_h * out_w
+    y_tile = place(flat, out_h, out_w, kernel_d, kernel_h)
+    y += ((n * groups + group) * group_out + first_out) * y_c
+    y += kernel_row_place(row, out_h, out_w, kernel_h)
     stored = (flat < x_c * STRIDE)[:, None] & (out < group_out)[None, :]
     tl.store(
         y + (y_tile[:, None] + (tl.arange(0, BLOCK_OUT) * y_c)[None, :]), acc.to(dtype), mask=stored

@@ -24,6 +24,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from aot.kernels.blocks import kernel_row_place, place
 from aot.kernels.neighbours import along, as_rows, of_input
 from aot.kernels.precision import split_input, split_weight
 from aot.kernels.target import has_wgmma
@@ -112,14 +113,16 @@ def _product(a, weights, first, acc, RIGHT: tl.constexpr, PRECISION: tl.constexp
 @gluon.jit
 def pixel_shuffle_shallow(
     x,
-    weight,  # [groups * group_in, kernel_h, STRIDE, group_out]
+    weight,  # [groups * group_in, kernel_d, kernel_h, STRIDE, group_out]
     bias,
     y,
     has_bias,
     groups,
     group_in,
     group_out,
+    out_h,
     out_w,
+    kernel_d,
     kernel_h,
     x_c,  # pixels of an input channel
     y_c,
@@ -158,7 +161,8 @@ def pixel_shuffle_shallow(
     BY_CHANNEL: tl.constexpr = gl.SwizzledSharedLayout(LANES, 1, 8, [1, 0])
     BY_STEP: tl.constexpr = gl.NVMMASharedLayout(128, 16, 2)
 
-    all_tiles = gl.cdiv(group_out, BLOCK_OUT) * kernel_h
+    kernel_rows = kernel_d * kernel_h
+    all_tiles = gl.cdiv(group_out, BLOCK_OUT) * kernel_rows
     parts = gl.cdiv(all_tiles, tiles)
     group = (gl.program_id(1) // parts).to(gl.int64)
     first_tile = gl.program_id(1) % parts * tiles
@@ -185,14 +189,14 @@ def pixel_shuffle_shallow(
     tap = gl.arange(0, STRIDE, layout=gl.SliceLayout(0, gl.SliceLayout(2, WEIGHTS)))
     out = gl.arange(0, BLOCK_OUT, layout=gl.SliceLayout(0, gl.SliceLayout(1, WEIGHTS)))
     w_row = STRIDE * group_out
-    w_tile = (k * (kernel_h * w_row))[:, None, None] + (tap * group_out)[None, :, None]
+    w_tile = (k * (kernel_rows * w_row))[:, None, None] + (tap * group_out)[None, :, None]
     w_tile += out[None, None, :]
-    weight += group * group_in * (kernel_h * w_row)
+    weight += group * group_in * (kernel_rows * w_row)
     weights = gl.allocate_shared_memory(piece, [HELD * PIECES, BLOCK_IN, COLUMNS], BY_STEP)
     for i in range(tiles):
-        first_out = (first_tile + i) // kernel_h * BLOCK_OUT
+        first_out = (first_tile + i) // kernel_rows * BLOCK_OUT
         in_weight = (k < group_in)[:, None, None] & (out < group_out - first_out)[None, None, :]
-        w = weight + (first_tile + i) % kernel_h * w_row + first_out
+        w = weight + (first_tile + i) % kernel_rows * w_row + first_out
         w = split_weight(gl.load(w + w_tile, mask=in_weight, other=0.0), PRECISION)
         for j in gl.static_range(PIECES):
             weights.index(i * PIECES + j).store(_as_columns(w[j], VECTOR))
@@ -213,20 +217,20 @@ def pixel_shuffle_shallow(
         current = (current + 1) % AHEAD
         a = split_input(gl.convert_layout(a, LEFT), PRECISION)
 
-        # Output rows of one kernel row, as if they followed each other; kernel_h - 1 lie between.
         flat = item % pixel_tiles * OUTPUTS + column
         in_plane = (flat < x_c * STRIDE)[None, :]
-        flat += flat // out_w * ((kernel_h - 1) * out_w)
+        flat = place(flat, out_h, out_w, kernel_d, kernel_h)
         y_tile = (out * y_c)[:, None] + flat[None, :]
         image = y + (item // pixel_tiles).to(gl.int64) * groups * group_out * y_c
         for i in range(tiles):
-            first_out = (first_tile + i) // kernel_h * BLOCK_OUT
+            first_out = (first_tile + i) // kernel_rows * BLOCK_OUT
             in_y = out < group_out - first_out
             b = gl.load(bias + first_out + out, mask=in_y & (has_bias != 0), other=0.0)
             acc = gl.zeros([BLOCK_PIXELS, COLUMNS], gl.float32, MMA)
             acc = _product(a, weights, i * PIECES, acc, RIGHT, PRECISION)
             acc = gl.convert_layout(_as_outputs(acc, STRIDE, VECTOR, WARPS), OUTPUT)
             acc = (acc + b.to(gl.float32)[:, None]).to(y.dtype.element_ty)
-            target = image + first_out.to(gl.int64) * y_c + (first_tile + i) % kernel_h * out_w
+            target = image + first_out.to(gl.int64) * y_c
+            target += kernel_row_place((first_tile + i) % kernel_rows, out_h, out_w, kernel_h)
             stored = in_y[:, None] & in_plane
             gl.store(target + y_tile, acc, mask=stored, cache_modifier=".cs")

@@ -83,7 +83,7 @@ def _product(a, weights, tap: tl.constexpr, plain, RIGHT: tl.constexpr, PRECISIO
 @gluon.jit
 def single_tap_nchw(
     x,
-    weight,  # [groups * group_in, kernel_h, kernel_w, group_out]
+    weight,  # [groups * group_in, kernel_d, kernel_h, kernel_w, group_out]
     bias,
     y,
     empty_h,  # a bit per residue of output rows: none has a tap; the first again after the last
@@ -95,8 +95,10 @@ def single_tap_nchw(
     group_out,
     in_h,
     in_w,
+    out_d,
     out_h,
     out_w,
+    kernel_d,  # also the stride of that axis
     kernel_h,
     kernel_w,
     stride_h,
@@ -104,7 +106,10 @@ def single_tap_nchw(
     padding_w,
     dilation_h,
     dilation_w,
-    first_h,  # of the input rows, some outside the image, whose outputs are all of the output
+    x_c,
+    y_c,
+    span_h,
+    first_h,  # of span_h input rows, some outside the image, whose outputs are all of the output
     first_w,  # and of the columns; at least 0
     halo_w,  # input columns left of an output's own that its tap may reach
     tile_w,  # input columns of a program whose outputs are complete
@@ -153,13 +158,21 @@ def single_tap_nchw(
     LONG: tl.constexpr = gathered([BLOCK_OUT, COLUMNS], PITCH, PAIR_GAP)
     SHORT: tl.constexpr = gathered([BLOCK_OUT, COLUMNS // SECTOR, SECTOR], PITCH, PAIR_GAP)
 
-    # Neighbouring programs write neighbouring columns, then rows, then channels. (A division takes
-    # long where nothing hides it.)
+    # Neighbouring programs write neighbouring columns, then rows, then slices, then channels. (A
+    # division takes long where nothing hides it.)
     i_h = gl.program_id(0)
     tile = 0
     if tiles_w > 1:
         tile = i_h % tiles_w
         i_h = i_h // tiles_w
+    o_d = 0
+    i_d = 0
+    tap_d = 0
+    if out_d > 1:
+        o_d = i_h // span_h
+        i_h = i_h - o_d * span_h
+        i_d = o_d // kernel_d
+        tap_d = o_d - i_d * kernel_d
     i_h += first_h
     first_tile = gl.program_id(1) * tiles
     last_tile = gl.minimum(first_tile + tiles, out_tiles)
@@ -168,19 +181,17 @@ def single_tap_nchw(
     if groups > 1:
         group = image_group % groups
     step = 1 << log2_step
-    plane = out_h * out_w
     first_pixel = first_w + tile * tile_w
     first_column = first_pixel * STRIDE - padding_w
 
     # The input: [channels, pixels] on its way to shared memory, or [pixels, channels].
-    plane_in = in_h * in_w
-    x += image_group.to(gl.int64) * (group_in * plane_in) + i_h * in_w + first_pixel
+    x += image_group.to(gl.int64) * (group_in * x_c) + (i_d * in_h + i_h) * in_w + first_pixel
     pixels = gl.where((i_h >= 0) & (i_h < in_h), in_w - first_pixel, 0)  # in the image
     if COPIED > 0:
         p = gl.arange(0, BLOCK_PIXELS, layout=gl.SliceLayout(0, COPIES))
         k = gl.arange(0, BLOCK_IN, layout=gl.SliceLayout(1, COPIES))
         in_x = (k < group_in)[:, None] & (p < pixels)[None, :]
-        source = (x + k * plane_in)[:, None] + p[None, :]
+        source = (x + k * x_c)[:, None] + p[None, :]
         copies = gl.allocate_shared_memory(x.dtype.element_ty, [BLOCK_IN, BLOCK_PIXELS], BY_CHANNEL)
         async_copy.async_copy_global_to_shared(copies, source, mask=in_x)
         async_copy.commit_group()
@@ -188,7 +199,7 @@ def single_tap_nchw(
         p = _pixel(gl.arange(0, BLOCK_PIXELS, layout=gl.SliceLayout(1, LEFT)), PAIRS)
         k = gl.arange(0, BLOCK_IN, layout=gl.SliceLayout(0, LEFT))
         in_x = (p < pixels)[:, None] & (k < group_in)[None, :]
-        source = (x + k * plane_in)[None, :] + p[:, None]
+        source = (x + k * x_c)[None, :] + p[:, None]
         a = gl.load(source, mask=in_x, other=0.0, eviction_policy="evict_last")
     q = _pixel(gl.arange(0, BLOCK_PIXELS, layout=gl.SliceLayout(1, MMA)), PAIRS)
     has_product = (q < pixels)[:, None]
@@ -196,17 +207,18 @@ def single_tap_nchw(
     # The weights of a kernel row, [channels in, channels out] a tap: loaded while the ones before
     # are multiplied.
     w_row = kernel_w * group_out
-    weight += (group * group_in).to(gl.int64) * (kernel_h * w_row)
+    w_channel = kernel_d * kernel_h * w_row
+    weight += (group * group_in).to(gl.int64) * w_channel + tap_d * kernel_h * w_row
     w_in = gl.arange(0, BLOCK_IN, layout=gl.SliceLayout(1, WEIGHTS))[:, None]
     w_out = gl.arange(0, BLOCK_OUT, layout=gl.SliceLayout(0, WEIGHTS))[None, :] * step
-    w_tile = w_in * (kernel_h * w_row) + w_out
+    w_tile = w_in * w_channel + w_out
     first_out = _first_channel(first_tile, log2_step, BLOCK_OUT)
     in_weight = (w_in < group_in) & (w_out < group_out - first_out)
     first_row = weight + _tap_h(0, i_h, kernel_h) * w_row + first_out
     next_weights = _kernel_row(first_row, w_tile, kernel_w, group_out, in_weight, TAPS)
 
     # A row of outputs, [channels, columns]: its whole sectors, and one at either end.
-    y_step = gl.multiple_of(step * plane, SECTOR)
+    y_step = gl.multiple_of(step * y_c, SECTOR)
     out = gl.arange(0, BLOCK_OUT, layout=gl.SliceLayout(0, MMA)) * step
     channel = gl.arange(0, BLOCK_OUT, layout=gl.SliceLayout(1, LINES))
     column = gl.arange(0, COLUMNS, layout=gl.SliceLayout(0, LINES))
@@ -245,8 +257,8 @@ def single_tap_nchw(
     for out_tile in range(first_tile, last_tile):
         first_out = _first_channel(out_tile, log2_step, BLOCK_OUT)
         outs = group_out - first_out
-        origin = (image_group.to(gl.int64) * group_out + first_out) * plane
-        lead = (origin & (SECTOR - 1)).to(gl.int32)  # `y` starts a sector so far before this plane
+        origin = (image_group.to(gl.int64) * group_out + first_out) * y_c + o_d * (out_h * out_w)
+        lead = (origin & (SECTOR - 1)).to(gl.int32)  # `y` starts a sector so far before this slice
         y_tile = y + gl.multiple_of(origin - lead, SECTOR)
 
         # A row with nothing but bias: of products, of lines and of ends.

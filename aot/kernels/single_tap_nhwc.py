@@ -4,7 +4,8 @@ That is kernel <= stride / gcd(stride, dilation): upsampling by k == s, and spar
 owns one output per residue modulo the stride, at stride * input - padding + reach. A program has
 one tap, so one residue of rows and one of columns: its weights are loaded once, and
 [pixels, channels] @ [channels, channels] is stored as it is. While they are on their way it stores
-its share of the residues without a tap.
+its share of the residues without a tap. Slices of a volume are images: slice d makes slices
+d * kernel_d + tap_d.
 
 Stores should bound it. To keep up with them, the input comes from memory in bursts, masks are by
 pixel and not by element, offsets are 32 bits from one 64-bit address, and what only an edge or a
@@ -57,14 +58,14 @@ def _offsets(column, columns, pixel, down, line):
 @triton.jit
 def single_tap_nhwc(
     x,
-    weight,  # [groups * group_in, kernel_h, kernel_w, group_out]
+    weight,  # [groups * group_in, kernel_d, kernel_h, kernel_w, group_out]
     bias,
     y,
     residues_h,  # 4 bits a place, see _residue
     residues_w,
     has_bias,
     edges,  # whether there is a bias, or a tap of an output outside the image
-    batch,
+    images,  # batch * in_d
     groups,
     group_in,
     group_out,
@@ -72,6 +73,7 @@ def single_tap_nhwc(
     in_w,
     out_h,
     out_w,
+    kernel_d,  # also the stride of that axis
     kernel_h,
     kernel_w,
     stride_h,
@@ -104,11 +106,15 @@ def single_tap_nhwc(
     first_column = tl.program_id(0) // kernel_w * tile_w
     tap_h = tl.program_id(1) % kernel_h
     out_tile = tl.program_id(1) // kernel_h
+    tap_d = 0
+    if kernel_d > 1:
+        tap_d = out_tile % kernel_d
+        out_tile = out_tile // kernel_d
     out_tiles = tl.cdiv(group_out, BLOCK_OUT)
     group = out_tile // out_tiles
     first_out = (out_tile - group * out_tiles) * BLOCK_OUT
     first_tile = tl.program_id(2) * tiles
-    last_tile = tl.minimum(first_tile + tiles, batch * tiles_h)
+    last_tile = tl.minimum(first_tile + tiles, images * tiles_h)
     n = first_tile // tiles_h
     tile = first_tile - n * tiles_h
     prefetch_slab(
@@ -130,7 +136,8 @@ def single_tap_nhwc(
     out_c = groups * group_out
     y_line = out_w * out_c
     y_rows = tile_h * stride_h
-    y += n.to(tl.int64) * out_h * y_line
+    y_image = kernel_d * out_h  # lines from an image's outputs to the next one's
+    y += (n.to(tl.int64) * y_image + tap_d * out_h) * y_line
     out = first_out + tl.arange(0, BLOCK_OUT)
     out_stored = (out < group_out)[None, :]
     channel = (group * group_out + out)[None, :]
@@ -139,8 +146,8 @@ def single_tap_nhwc(
         b = tl.load(bias + channel, mask=out_stored, other=0.0).to(tl.float32)
 
     k = tl.arange(0, BLOCK_IN)
-    taps = kernel_h * kernel_w
-    own = tap_h * kernel_w + tap_w
+    taps = kernel_d * kernel_h * kernel_w
+    own = (tap_d * kernel_h + tap_h) * kernel_w + tap_w
     weight += ((group * group_in).to(tl.int64) * taps + own) * group_out
     w_tile = (k * (taps * group_out))[:, None] + out[None, :]
     if not DEEP:
@@ -166,7 +173,7 @@ def single_tap_nhwc(
             empty_tile += 1
             last = empty_tile == tiles_h
             empty_tile = tl.where(last, 0, empty_tile)
-            y_offset, y_h = _advance(y_offset, y_h, y_rows, out_h, y_line, tiles_h, last)
+            y_offset, y_h = _advance(y_offset, y_h, y_rows, y_image, y_line, tiles_h, last)
         place_w += kernel_w
         is_past = place_w >= stride_w
         place_h += tl.where(is_past, kernel_h, 0)
@@ -211,4 +218,4 @@ def single_tap_nhwc(
                 last = tile == tiles_h
                 tile = tl.where(last, 0, tile)
                 x_offset, x_h = _advance(x_offset, x_h, tile_h, in_h, x_line, tiles_h, last)
-                y_offset, y_h = _advance(y_offset, y_h, y_rows, out_h, y_line, tiles_h, last)
+                y_offset, y_h = _advance(y_offset, y_h, y_rows, y_image, y_line, tiles_h, last)

@@ -19,19 +19,19 @@ std::string sizes(const TensorDesc& tensor) {
 }
 
 template <class... Parts>
-[[noreturn]] void fail(const Parts&... parts) {
-  throw InvalidArgument(text("conv_transpose2d: ", parts...));
+[[noreturn]] void fail(int dims, const Parts&... parts) {
+  throw InvalidArgument(text("conv_transpose", dims, "d: ", parts...));
 }
 
-// A macro, so that a text is only put together for a problem that has one.
+// A macro, so that a text is only put together for a problem that has one. `dims` is in scope.
 #define CONVT_EXPECT(holds, ...) \
   do {                           \
     if (!(holds)) [[unlikely]]   \
-      fail(__VA_ARGS__);         \
+      fail(dims, __VA_ARGS__);   \
   } while (false)
 
 // Axis::out(), or a throw.
-std::int64_t checked_out(const Axis& axis) {
+std::int64_t checked_out(const Axis& axis, int dims) {
   const auto [in, kernel, stride, padding, output_padding, dilation] = axis;
   std::int64_t steps = 0, reach = 0, crop = 0, sum = 0;
   const bool overflow = __builtin_mul_overflow(in - 1, stride, &steps) ||
@@ -278,7 +278,8 @@ void Problem::validate() const {
                "expected output_padding to be smaller than stride or dilation, got output_padding=",
                of(&Axis::output_padding), ", stride=", of(&Axis::stride),
                ", dilation=", of(&Axis::dilation));
-  const std::array<std::int64_t, 3> out{checked_out(d), checked_out(h), checked_out(w)};
+  const std::array<std::int64_t, 3> out{checked_out(d, dims), checked_out(h, dims),
+                                        checked_out(w, dims)};
   const std::string got =
       dims == 2 ? text(Pair{out[1], out[2]}) : "[" + out_sizes(*this).erase(0, 2) + "]";
   CONVT_EXPECT(out[0] > 0 && out[1] > 0 && out[2] > 0, "expected a positive output size, got ", got,
@@ -304,30 +305,49 @@ std::string Problem::str() const {
               bias ? ", bias" : ", no bias");
 }
 
-Problem Problem::of(const TensorDesc& input, const TensorDesc& weight, const TensorDesc* bias,
-                    const Geometry& geometry, Precision precision) {
-  CONVT_EXPECT(input.ndim == 4, "expected input to have 4 dimensions [N, C, H, W], got ",
-               sizes(input));
-  CONVT_EXPECT(
-      weight.ndim == 4,
-      "expected weight to have 4 dimensions [in_channels, out_channels / groups, kH, kW], got ",
-      sizes(weight));
-  const Geometry& g = geometry;
+Settings::Settings(const Geometry& g) noexcept : groups(g.groups) {
   const auto axis = [&](std::int64_t Pair::* side) {
     return Axis{.stride = g.stride.*side,
                 .padding = g.padding.*side,
                 .output_padding = g.output_padding.*side,
                 .dilation = g.dilation.*side};
   };
-  return of(input, weight, bias, {Axis{}, axis(&Pair::h), axis(&Pair::w)}, g.groups, precision);
+  axes = {Axis{}, axis(&Pair::h), axis(&Pair::w)};
+}
+
+Settings::Settings(const Geometry3d& g) noexcept : dims(3), groups(g.groups) {
+  const auto axis = [&](std::int64_t Triple::* side) {
+    return Axis{.stride = g.stride.*side,
+                .padding = g.padding.*side,
+                .output_padding = g.output_padding.*side,
+                .dilation = g.dilation.*side};
+  };
+  axes = {axis(&Triple::d), axis(&Triple::h), axis(&Triple::w)};
+}
+
+Settings::Settings(int of_dims, std::span<const std::int64_t> list) : dims(of_dims) {
+  const auto count = static_cast<std::size_t>(dims);
+  CONVT_EXPECT(list.size() == 4 * count + 1, "expected geometry to have ", 4 * count + 1,
+               " elements (stride, padding, output_padding, dilation, groups), got ", list.size());
+  for (std::size_t i = 0; i < count; ++i)
+    axes[i + 3 - count] = {.stride = list[i],
+                           .padding = list[count + i],
+                           .output_padding = list[2 * count + i],
+                           .dilation = list[3 * count + i]};
+  groups = list.back();
 }
 
 Problem Problem::of(const TensorDesc& input, const TensorDesc& weight, const TensorDesc* bias,
-                    const std::array<Axis, 3>& settings, std::int64_t groups, Precision precision) {
-  CONVT_EXPECT(input.ndim >= 3 && input.ndim <= 5,
-               "expected input to have 3 to 5 dimensions [N, C, ...], got ", sizes(input));
-  CONVT_EXPECT(weight.ndim == input.ndim, "expected weight to have as many dimensions as input (",
-               input.ndim, "), got ", sizes(weight));
+                    const Settings& settings, Precision precision) {
+  const auto& [dims, axes, groups] = settings;
+  constexpr std::array<const char*, 3> axes_of_input{"W", "H, W", "D, H, W"};
+  constexpr std::array<const char*, 3> axes_of_weight{"kW", "kH, kW", "kD, kH, kW"};
+  const auto named = static_cast<std::size_t>(dims - 1);
+  CONVT_EXPECT(input.ndim == dims + 2, "expected input to have ", dims + 2, " dimensions [N, C, ",
+               axes_of_input[named], "], got ", sizes(input));
+  CONVT_EXPECT(weight.ndim == dims + 2, "expected weight to have ", dims + 2,
+               " dimensions [in_channels, out_channels / groups, ", axes_of_weight[named],
+               "], got ", sizes(weight));
   CONVT_EXPECT(input.dtype == weight.dtype,
                "expected input and weight to have the same dtype, got ", name(input.dtype), " and ",
                name(weight.dtype));
@@ -351,16 +371,16 @@ Problem Problem::of(const TensorDesc& input, const TensorDesc& weight, const Ten
   }
 
   Problem problem;
-  problem.dims = static_cast<int>(input.ndim) - 2;
+  problem.dims = dims;
   problem.batch = input.sizes[0];
   problem.in_channels = input.sizes[1];
   problem.out_channels = out_channels;
   problem.groups = groups;
-  const std::array<Axis*, 3> axes{&problem.d, &problem.h, &problem.w};
-  for (std::size_t i = 3 - static_cast<std::size_t>(problem.dims), dim = 2; i < 3; ++i, ++dim) {
-    *axes[i] = settings[i];
-    axes[i]->in = input.sizes[dim];
-    axes[i]->kernel = weight.sizes[dim];
+  const std::array<Axis*, 3> own{&problem.d, &problem.h, &problem.w};
+  for (std::size_t i = 3 - static_cast<std::size_t>(dims), dim = 2; i < 3; ++i, ++dim) {
+    *own[i] = axes[i];
+    own[i]->in = input.sizes[dim];
+    own[i]->kernel = weight.sizes[dim];
   }
   problem.math = math_of(input.dtype, precision);
   const bool channels_last = suggests_channels_last(input) || suggests_channels_last(weight);

@@ -10,25 +10,31 @@ inline constexpr const char* kBlocksReason =
 
 // Null if the layout is contiguous and each input pixel makes a block of outputs of its own.
 inline const char* not_blocks(const Problem& problem) noexcept {
-  const auto is_blocks = [](const Axis& a) {
-    return a.kernel == a.stride && a.padding == 0 && a.out() == a.in * a.stride;
-  };
-  if (const char* why = has_depth(problem)) return why;
   if (const char* why = other_layout(problem, Layout::nchw)) return why;
-  if (!is_blocks(problem.h) || !is_blocks(problem.w))
+  if (!is_blocks(problem.d) || !is_blocks(problem.h) || !is_blocks(problem.w))
     return "outputs are not blocks of one input each";
   return too_large(problem);
 }
 
-// Whether planes of the input begin on 16-byte boundaries.
+// Of an input channel.
+inline std::int64_t pixels(const Problem& problem) noexcept {
+  return problem.d.in * problem.h.in * problem.w.in;
+}
+
+// Of the kernel, each a product of its own.
+inline std::int64_t kernel_rows(const Problem& problem) noexcept {
+  return problem.d.kernel * problem.h.kernel;
+}
+
+// Whether channels of the input begin on 16-byte boundaries.
 inline bool pixel_vectors_fit(const Problem& problem) noexcept {
-  return problem.aligned && problem.h.in * problem.w.in % lanes(problem) == 0;
+  return problem.aligned && pixels(problem) % lanes(problem) == 0;
 }
 
 // Whether the offsets of a program fit 32 bits, if it handles so many input and output channels.
 inline bool planes_fit(const Problem& problem, std::int64_t in, std::int64_t out) noexcept {
-  return product(in + 1, problem.h.in, problem.w.in) <= kInt32 &&
-         product(out + 1, problem.h.out(), problem.w.out()) <= kInt32;
+  return product(in + 1, pixels(problem)) <= kInt32 &&
+         product(out + 1, pixels(problem), problem.taps()) <= kInt32;
 }
 
 }  // namespace convt

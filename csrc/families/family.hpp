@@ -90,6 +90,11 @@ inline const char* other_layout(const Problem& problem, Layout layout) noexcept 
 // Null if the problem has no depth; else why a kernel for two axes does not serve it.
 const char* has_depth(const Problem& problem) noexcept;
 
+// Whether the outputs of an axis are blocks of one input each: kernel == stride, no padding.
+inline bool is_blocks(const Axis& axis) noexcept {
+  return axis.kernel == axis.stride && axis.padding == 0 && axis.out() == axis.in * axis.stride;
+}
+
 // The first variant of a kernel with an image for the GPU; null if there is none. For kernels that
 // prepare or finish the work of a family's own.
 const Variant* find_variant(std::string_view symbol, Math math, Layout layout,

@@ -11,13 +11,20 @@ namespace convt {
 inline constexpr const char* kOneTapReason =
     "at most one tap per output: stored in whole pieces of rows";
 
-// Null if the problem has that layout and every output at most one tap.
+// Null if the problem has that layout and every output at most one tap; along the depth just one,
+// in blocks.
 inline const char* several_taps(const Problem& problem, Layout layout) noexcept {
-  if (const char* why = has_depth(problem)) return why;
   if (const char* why = other_layout(problem, layout)) return why;
   if (std::max(problem.h.stride, problem.w.stride) > 16) return "a stride is over 16";
   if (!problem.h.has_one_tap() || !problem.w.has_one_tap()) return "an output has several taps";
+  if (!is_blocks(problem.d)) return "slices of the output are not blocks of one input slice each";
   return too_large(problem);
+}
+
+// The part of the outputs that have a tap.
+inline double tapped(const Problem& problem) noexcept {
+  return static_cast<double>(problem.taps()) /
+         product(problem.d.stride, problem.h.stride, problem.w.stride);
 }
 
 // A GPU as the programs of one variant see it.

@@ -7,8 +7,8 @@ namespace convt::pixel_shuffle {
 namespace {
 
 std::int64_t programs(const Problem& problem, const Traits& t) noexcept {
-  return cdiv(problem.group_out(), t.block_out) * problem.h.kernel *
-         cdiv(problem.h.in * problem.w.in, t.block_pixels) * problem.groups * problem.batch;
+  return cdiv(problem.group_out(), t.block_out) * kernel_rows(problem) *
+         cdiv(pixels(problem), t.block_pixels) * problem.groups * problem.batch;
 }
 
 double microseconds(const Config& config, const Problem& problem, const Gpu& gpu) {

@@ -18,10 +18,10 @@ struct Tiling {
 Tiling tiling(const Config& config, const Problem& problem, const Gpu& gpu) noexcept {
   const Traits t = traits(*config.variant);
   const Image& image = *config.variant->image(gpu.image.arch, gpu.image.kind);
-  const std::int64_t all_tiles = cdiv(problem.group_out(), t.block_out) * problem.h.kernel;
+  const std::int64_t all_tiles = cdiv(problem.group_out(), t.block_out) * kernel_rows(problem);
   const std::int64_t tiles = cdiv(all_tiles, cdiv(all_tiles, t.held));
   const std::int64_t parts = problem.groups * cdiv(all_tiles, tiles);
-  const std::int64_t items = problem.batch * cdiv(problem.h.in * problem.w.in, t.block_pixels);
+  const std::int64_t items = problem.batch * cdiv(pixels(problem), t.block_pixels);
   const std::int64_t resident = gpu.resident(image, config.variant->warps);
   return {.items = items,
           .tiles = tiles,

@@ -47,7 +47,8 @@ Columns columns(const Problem& problem, std::int64_t pixels, std::int64_t sector
 std::int64_t channel_tiles(const Problem& problem, bool pairs, std::int64_t out_tiles,
                            double others, const Machine& machine) noexcept {
   const auto programs = [&](std::int64_t tiles) { return product(others, cdiv(out_tiles, tiles)); };
-  std::int64_t tiles = (pairs ? 3 : 4) * problem.taps() / (problem.h.stride * problem.w.stride);
+  std::int64_t tiles =
+      (pairs ? 3 : 4) * problem.taps() / (problem.d.stride * problem.h.stride * problem.w.stride);
   tiles = std::clamp<std::int64_t>(tiles, 1, out_tiles);
   while (tiles > 1 && programs(tiles) < 4.0 * machine.multiprocessors) --tiles;
   // One tile more where that saves a second, emptier wave.
@@ -71,7 +72,7 @@ Tiling tiling(const Config& config, const Problem& problem, const Gpu& gpu) noex
   Tiling tiling;
   const auto [first, tile_w, tiles_w] = tiling.columns =
       columns(problem, t.block_pixels, t.sector, pair);
-  const std::int64_t plane = problem.h.out() * problem.w.out();
+  const std::int64_t plane = problem.d.out() * problem.h.out() * problem.w.out();
   const std::int64_t step = tiling.step = t.sector / std::gcd(t.sector, plane);
   const std::int64_t channels = t.block_out * step;
   if ((pairs && (!problem.aligned || problem.w.in % pair != 0 || first % pair != 0)) ||
@@ -79,12 +80,13 @@ Tiling tiling(const Config& config, const Problem& problem, const Gpu& gpu) noex
       problem.group_in() > t.block_in || !weight_rows_fit(problem, t.block_in) ||
       problem.w.out() < t.sector ||  // a sector may belong to two rows, not to three
       // Offsets in a program are 32-bit.
-      product(channels + 1, problem.h.out(), problem.w.out()) > kInt32 ||
-      product(t.block_in + 1, problem.h.in, problem.w.in) > kInt32)
+      product(channels + 1, plane) > kInt32 ||
+      product(t.block_in + 1, problem.d.in, problem.h.in, problem.w.in) > kInt32)
     return tiling;
   const std::int64_t before = (problem.group_out() - 1) / channels;
   tiling.out_tiles = before * step + std::min(step, problem.group_out() - before * channels);
-  tiling.x = tiles_w * single_taps(problem.h).span, tiling.z = problem.batch * problem.groups;
+  tiling.x = tiles_w * single_taps(problem.h).span * problem.d.out();
+  tiling.z = problem.batch * problem.groups;
   tiling.tiles = channel_tiles(problem, pairs, tiling.out_tiles, product(tiling.x, tiling.z),
                                machine(config, gpu));
   tiling.y = cdiv(tiling.out_tiles, tiling.tiles);
@@ -100,8 +102,8 @@ double microseconds(const Config& config, const Problem& problem, const Gpu& gpu
   const double work = waves * product(of.tiles, t.block_pixels + t.block_in, 16 + t.taps) *
                       (t.copied == 2 ? 1.0 : 1.25);
   // Outputs without a tap are stored at memory speed.
-  const double tapped = static_cast<double>(problem.taps()) / product(problem.h.stride, t.stride);
-  return 4.0 + (1.15 + 0.5 * tapped) * memory_us(problem, gpu) + clock_us(0.1e-4 * work, gpu);
+  return 4.0 + (1.15 + 0.5 * tapped(problem)) * memory_us(problem, gpu) +
+         clock_us(0.1e-4 * work, gpu);
 }
 
 Program program(const Config& config, const Problem& problem, const Gpu& gpu) {

@@ -32,13 +32,11 @@ Shape best_shape(std::int64_t pixels, std::int64_t span_h, std::int64_t span_w) 
 
 // Whether most residues have no tap: a program's stores of their bias then hide the loads of its
 // tap.
-bool mostly_empty(const Problem& problem) noexcept {
-  return 2 * problem.taps() < problem.h.stride * problem.w.stride;
-}
+bool mostly_empty(const Problem& problem) noexcept { return tapped(problem) < 0.5; }
 
 // Whether the offsets of a program fit 32 bits. They span the rows of its tiles, or of all its
 // pixels, some of which lie past a tile; and they step from the last tile of an image to the next
-// image, down or up.
+// image, down or up. Slices of a volume are images.
 bool offsets_fit(const Problem& problem, const Shape& shape, std::int64_t pixels,
                  std::int64_t tiles) noexcept {
   const std::int64_t of_tiles = std::max((tiles + 1) * shape.tile_h, cdiv(pixels, shape.tile_w));
@@ -47,7 +45,7 @@ bool offsets_fit(const Problem& problem, const Shape& shape, std::int64_t pixels
            product(cdiv(tiles - 1, shape.tiles_h),
                    std::abs(size - shape.tiles_h * shape.tile_h * stride));
   };
-  return lines(problem.h.out(), problem.h.stride) *
+  return lines(problem.d.stride * problem.h.out(), problem.h.stride) *
                  product(problem.w.out(), problem.out_channels) <=
              kInt32 &&
          lines(problem.h.in, 1) * product(problem.w.in, problem.in_channels) <= kInt32;
@@ -63,7 +61,8 @@ std::int64_t most_tiles(const Problem& problem, const Machine& machine) noexcept
       machine.resident >= 4 * machine.multiprocessors)
     return 1;
   const std::int64_t all = problem.dtype() == DType::f32 ? 6 : 4;
-  return std::max<std::int64_t>(cdiv(all * problem.taps(), h.stride * w.stride), 2);
+  return std::max<std::int64_t>(cdiv(all * problem.taps(), problem.d.stride * h.stride * w.stride),
+                                2);
 }
 
 // The tiles of a program: at most `most`, but at least as many as a grid of `rows` rows needs; 0 if
@@ -121,8 +120,8 @@ Tiling tiling(const Config& config, const Problem& problem, const Gpu& gpu) noex
   Tiling tiling{.shape = shape};
   const std::int64_t x = tiling.x = problem.w.kernel * shape.tiles_w;
   const std::int64_t y = tiling.y =
-      problem.h.kernel * problem.groups * cdiv(problem.group_out(), t.block_out);
-  const std::int64_t rows = problem.batch * shape.tiles_h;
+      problem.d.kernel * problem.h.kernel * problem.groups * cdiv(problem.group_out(), t.block_out);
+  const std::int64_t rows = problem.batch * problem.d.in * shape.tiles_h;
   const double threads = product(x, y, 32 * config.variant->warps);  // prefetch_slab counts them
   if (!vectors_fit(problem) || (!t.deep && problem.group_in() > t.block_in) ||
       !weight_rows_fit(problem, t.block_in) || std::max(threads, product(2, rows)) > kInt32 ||
@@ -165,6 +164,7 @@ Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
                    : Prefetch{.slab = 1, .slab_lines = 0, .input_lines = 0};
   const Arguments arguments(problem,
                             {.edges = problem.bias || outside(problem.h) || outside(problem.w),
+                             .images = problem.batch * problem.d.in,
                              .tile_h = of.shape.tile_h,
                              .tile_w = of.shape.tile_w,
                              .inverse_w = cdiv(1 << 16, of.shape.tile_w),

@@ -48,37 +48,31 @@ TensorDesc borrow(const Desc& desc) {
 }
 
 // Stride, padding, output_padding and dilation, each of as many numbers as the layer has axes.
-std::array<Axis, 3> axes_of(const Sizes& stride, const Sizes& padding, const Sizes& output_padding,
-                            const Sizes& dilation) {
-  std::array<Axis, 3> axes;
+Settings settings_of(const Sizes& stride, const Sizes& padding, const Sizes& output_padding,
+                     const Sizes& dilation, std::int64_t groups) {
+  Settings settings;
   const std::size_t dims = stride.size();
   if (dims < 1 || dims > 3 || padding.size() != dims || output_padding.size() != dims ||
       dilation.size() != dims)
     throw py::value_error("stride, padding, output_padding and dilation differ in length");
   for (std::size_t i = 0; i < dims; ++i)
-    axes[i + 3 - dims] = {.stride = stride[i],
-                          .padding = padding[i],
-                          .output_padding = output_padding[i],
-                          .dilation = dilation[i]};
-  return axes;
+    settings.axes[i + 3 - dims] = {.stride = stride[i],
+                                   .padding = padding[i],
+                                   .output_padding = output_padding[i],
+                                   .dilation = dilation[i]};
+  settings.dims = static_cast<int>(dims);
+  settings.groups = groups;
+  return settings;
 }
 
 Problem problem_of(const Desc& input, const Desc& weight, const std::optional<Desc>& bias,
                    const Sizes& stride, const Sizes& padding, const Sizes& output_padding,
                    const Sizes& dilation, std::int64_t groups, const std::string& precision) {
-  const std::array<Axis, 3> axes = axes_of(stride, padding, output_padding, dilation);
+  const Settings settings = settings_of(stride, padding, output_padding, dilation, groups);
   const Precision how =
       parse(precision, "precision", {Precision::fp32, Precision::tf32, Precision::fp16});
   const TensorDesc bias_desc = bias ? borrow(*bias) : TensorDesc{};
-  const TensorDesc *bias_of = bias ? &bias_desc : nullptr, x = borrow(input), w = borrow(weight);
-  if (stride.size() != 2) return Problem::of(x, w, bias_of, axes, groups, how);
-  const auto pair = [&](std::int64_t Axis::* number) {
-    return Pair{axes[1].*number, axes[2].*number};
-  };
-  return Problem::of(x, w, bias_of,
-                     {pair(&Axis::stride), pair(&Axis::padding), pair(&Axis::output_padding),
-                      pair(&Axis::dilation), groups},
-                     how);
+  return Problem::of(borrow(input), borrow(weight), bias ? &bias_desc : nullptr, settings, how);
 }
 
 // One number of each axis that the caller gave.

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <span>
 #include <tuple>
 #include <utility>
 
@@ -104,18 +105,16 @@ std::int64_t read_precision(PyObject* precision) {
   return static_cast<std::int64_t>(answer.equal(torch->tf32) ? Precision::tf32 : Precision::fp32);
 }
 
-template <std::size_t count>
-py::tuple tuple(const std::array<std::int64_t, count>& numbers) {
-  py::tuple result(count);
-  for (std::size_t i = 0; i < count; ++i)
+py::tuple tuple(std::span<const std::int64_t> numbers) {
+  py::tuple result(numbers.size());
+  for (std::size_t i = 0; i < numbers.size(); ++i)
     PyTuple_SET_ITEM(result.ptr(), static_cast<Py_ssize_t>(i), PyLong_FromLongLong(numbers[i]));
   return result;
 }
 
 // Memory on the current device, and where it is.
-template <std::size_t count>
-std::pair<py::object, void*> allocate(const std::array<std::int64_t, count>& sizes,
-                                      const std::array<std::int64_t, count>& strides,
+std::pair<py::object, void*> allocate(std::span<const std::int64_t> sizes,
+                                      std::span<const std::int64_t> strides,
                                       const py::object& dtype) {
   const py::tuple size = tuple(sizes), stride = tuple(strides);
   const std::array<PyObject*, 3> arguments{size.ptr(), stride.ptr(), dtype.ptr()};
@@ -164,13 +163,18 @@ struct Frozen {
   }
 };
 
-bool read(PyObject* tuple, std::array<std::int64_t, 9>& numbers) {
-  if (!PyTuple_CheckExact(tuple) || PyTuple_GET_SIZE(tuple) != 9) return false;
-  for (Py_ssize_t i = 0; i < 9; ++i)
-    numbers[static_cast<std::size_t>(i)] = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple, i));
-  if (!PyErr_Occurred()) return true;
-  PyErr_Clear();
-  return false;
+// The op's list, in a tuple of ints for two or three axes.
+bool read(PyObject* tuple, Settings& settings) {
+  constexpr std::size_t kMost = 4 * 3 + 1;
+  if (!PyTuple_CheckExact(tuple)) return false;
+  const auto count = static_cast<std::size_t>(PyTuple_GET_SIZE(tuple));
+  if (count != 9 && count != kMost) return false;
+  std::array<std::int64_t, kMost> numbers;
+  for (std::size_t i = 0; i < count; ++i)
+    numbers[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple, static_cast<Py_ssize_t>(i)));
+  if (PyErr_Occurred()) return PyErr_Clear(), false;
+  settings = {static_cast<int>(count / 4), {numbers.data(), count}};
+  return true;
 }
 
 std::shared_ptr<const Answer> find_answer(const Signature& signature) {
@@ -181,26 +185,25 @@ std::shared_ptr<const Answer> find_answer(const Signature& signature) {
 }
 
 // A tensor; None if the caller has to look after something first; False if ATen answers.
-py::object conv_transpose2d(PyObject* const* arguments) {
+py::object conv_transpose(PyObject* const* arguments) {
   const auto [input, weight, bias, kept, geometry, precision] =
       reinterpret_cast<PyObject* const(&)[6]>(*arguments);
   View x, w, b, p;
-  std::array<std::int64_t, 9> n;
+  Settings settings;
   if (!x.of(input) || !w.of(weight) || !x.given || !w.given || !b.of(bias) || !w.is_like(x) ||
-      !b.is_like(x) || !read(geometry, n) || !is_plain())
+      !b.is_like(x) || !read(geometry, settings) || !is_plain())
     return py::none();
   Frozen frozen;
   if (Frozen::of(kept, frozen) && frozen.is_of(weight, w.tensor) &&
       (!p.of(frozen.packed) || !p.is_like(x)))
     return py::none();
-  const std::shared_ptr<const Answer> answer =
-      find_answer({.input = x.facts(),
-                   .weight = w.facts(),
-                   .bias = b.facts(),
-                   .packed = p.facts(),
-                   .geometry = {{n[0], n[1]}, {n[2], n[3]}, {n[4], n[5]}, {n[6], n[7]}, n[8]},
-                   .precision = read_precision(precision),
-                   .device = x.tensor.device.device_id});
+  const std::shared_ptr<const Answer> answer = find_answer({.input = x.facts(),
+                                                            .weight = w.facts(),
+                                                            .bias = b.facts(),
+                                                            .packed = p.facts(),
+                                                            .settings = settings,
+                                                            .precision = read_precision(precision),
+                                                            .device = x.tensor.device.device_id});
   if (!answer->launch) return py::bool_(false);
   if (!answer->x_ready || !answer->bias_ready || !x.tensor.data ||
       !answer->launch->is_on_current_device() || is_neg(input) || (!p.given && is_neg(weight)) ||
@@ -208,15 +211,18 @@ py::object conv_transpose2d(PyObject* const* arguments) {
     return py::none();
 
   const DType dtype = answer->problem.dtype();
+  constexpr std::int64_t kOne = 1;
   py::object workspace;
   Pointers pointers{.x = x.data(), .weight = p.given ? p.data() : w.data(), .bias = b.data()};
   if (const std::int64_t bytes = answer->workspace_bytes())
-    std::tie(workspace, pointers.workspace) = allocate<1>({bytes}, {1}, torch->uint8);
+    std::tie(workspace, pointers.workspace) = allocate({&bytes, 1}, {&kOne, 1}, torch->uint8);
   py::object output;
-  std::tie(output, pointers.y) = allocate(answer->sizes, answer->strides,
-                                          dtype == DType::f32   ? torch->float32
-                                          : dtype == DType::f16 ? torch->float16
-                                                                : torch->bfloat16);
+  const auto ndim = static_cast<std::size_t>(answer->ndim());
+  std::tie(output, pointers.y) =
+      allocate({answer->sizes.data(), ndim}, {answer->strides.data(), ndim},
+               dtype == DType::f32   ? torch->float32
+               : dtype == DType::f16 ? torch->float16
+                                     : torch->bfloat16);
   void* stream = nullptr;
   if (torch->api->current_work_stream(kDLCUDA, x.tensor.device.device_id, &stream) != 0)
     throw py::error_already_set();
@@ -241,7 +247,7 @@ PyObject* guarded(const Function& function) {
 
 PyObject* call(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   if (count != 6) return PyErr_SetString(PyExc_TypeError, "expected 6 arguments"), nullptr;
-  return guarded([&] { return conv_transpose2d(arguments); });
+  return guarded([&] { return conv_transpose(arguments); });
 }
 
 // For the third field of convt.freezing.Frozen; None where DLPack cannot describe the tensor.
@@ -297,7 +303,7 @@ PyCFunction as_c_function(Function* function) {
 }
 
 // Not by pybind11, whose calls take 0.2 us.
-PyMethodDef methods[] = {{"conv_transpose2d", as_c_function(&call), METH_FASTCALL, nullptr},
+PyMethodDef methods[] = {{"conv_transpose", as_c_function(&call), METH_FASTCALL, nullptr},
                          {"facts", &facts, METH_O, nullptr},
                          {"is_of", as_c_function(&is_of), METH_FASTCALL, nullptr},
                          {}};

@@ -1,5 +1,7 @@
 #include "run/answer.hpp"
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <mutex>
 
@@ -28,19 +30,20 @@ std::uint64_t key(const Signature& signature) {
 }
 
 Answer planned_answer(const Signature& signature) {
-  const auto& [input, weight, bias, packed, geometry, precision, device] = signature;
+  const auto& [input, weight, bias, packed, settings, precision, device] = signature;
   Answer answer;
   answer.signature = signature;
   const TensorDesc bias_desc = bias.desc();
   Problem& problem = answer.problem =
-      Problem::of(input.desc(), weight.desc(), bias ? &bias_desc : nullptr, geometry,
+      Problem::of(input.desc(), weight.desc(), bias ? &bias_desc : nullptr, settings,
                   static_cast<Precision>(precision));
   if (packed) problem = problem.with_weight(packed.desc());
   // As in ATen, which has no channels_last for these.
   if (problem.dtype() == DType::other || problem.output_numel() == 0) problem.layout = Layout::nchw;
-  const Pair out = problem.out();
-  answer.sizes = {problem.batch, problem.out_channels, out.h, out.w};
-  answer.strides = dense_strides(answer.sizes, problem.layout);
+  answer.sizes = {problem.batch, problem.out_channels};
+  const std::array<std::int64_t, 3> out{problem.d.out(), problem.h.out(), problem.w.out()};
+  std::copy(out.end() - problem.dims, out.end(), answer.sizes.begin() + 2);
+  answer.strides = dense_strides(answer.sizes, answer.ndim(), problem.layout);
   ++planned;
   const Plan chosen = plan(problem, device_gpu(static_cast<int>(device)));
   if (!chosen.served()) return answer;

@@ -15,7 +15,8 @@ namespace convt {
 struct Answer {
   Signature signature;
   Problem problem;
-  Dims sizes{}, strides{};       // of the output
+  Dims sizes{}, strides{};  // of the output
+  std::int64_t ndim() const { return problem.dims + 2; }
   std::optional<Launch> launch;  // none: ATen answers, or the output is empty
   // Operands that can be read where they are; the others have to be made dense first. The weight
   // is `packed` if that is given, and always can.

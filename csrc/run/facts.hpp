@@ -5,29 +5,33 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <tuple>
 
 #include "convt/problem.hpp"
 
 namespace convt {
 
-// One number per dimension of a batch of images: N, C, H, W.
-using Dims = std::array<std::int64_t, 4>;
+// One number per dimension of a batch: N, C, then up to three axes. Those that are not there are 0.
+using Dims = std::array<std::int64_t, 5>;
 
-// The strides at::empty gives a tensor of these sizes.
-inline Dims dense_strides(const Dims& sizes, Layout layout) {
-  constexpr std::array<std::size_t, 4> nchw{3, 2, 1, 0}, nhwc{1, 3, 2, 0};
+// The strides at::empty gives a batch of these sizes in so many dimensions.
+inline Dims dense_strides(const Dims& sizes, std::int64_t ndim, Layout layout) {
   Dims strides{};
   std::int64_t next = 1;
-  for (const std::size_t dim : layout == Layout::nchw ? nchw : nhwc) {
+  const auto place = [&](std::size_t dim) {
     strides[dim] = next;
     next *= sizes[dim] > 1 ? sizes[dim] : 1;
-  }
+  };
+  if (layout == Layout::nhwc) place(1);
+  for (std::int64_t dim = ndim - 1; dim >= 2; --dim) place(static_cast<std::size_t>(dim));
+  if (layout == Layout::nchw) place(1);
+  place(0);
   return strides;
 }
 
 struct Facts {
   std::int64_t ndim = -1;  // of no tensor
-  Dims sizes{};            // no more than four: no problem has more
+  Dims sizes{};            // no more than five: no problem has more
   Dims strides{};
   DType dtype = DType::other;
   bool aligned = false;  // the data starts on a 16-byte boundary
@@ -40,19 +44,24 @@ struct Facts {
                   DType dtype, const void* data) {
     Facts facts{
         .ndim = ndim, .dtype = dtype, .aligned = reinterpret_cast<std::uintptr_t>(data) % 16 == 0};
-    const std::int64_t count = std::min<std::int64_t>(ndim, 4);
+    const std::int64_t count = known(ndim);
     std::copy_n(sizes, count, facts.sizes.begin());
     std::copy_n(strides, count, facts.strides.begin());
     return facts;
   }
 
+  // How many dimensions are kept of so many.
+  static std::int64_t known(std::int64_t ndim) {
+    return std::min<std::int64_t>(ndim, std::tuple_size_v<Dims>);
+  }
+
   TensorDesc desc() const { return {sizes.data(), strides.data(), ndim, dtype, aligned}; }
 
-  // Whether images lie in memory densely in that order, as Tensor.is_contiguous(memory_format)
+  // Whether a batch lies in memory densely in that order, as Tensor.is_contiguous(memory_format)
   // tells: the stride of a dimension of size one does not matter.
   bool is_dense(Layout layout) const {
-    const Dims dense = dense_strides(sizes, layout);
-    for (std::size_t dim = 0; dim < 4; ++dim)
+    const Dims dense = dense_strides(sizes, ndim, layout);
+    for (std::size_t dim = 0; dim < static_cast<std::size_t>(ndim); ++dim)
       if (sizes[dim] != 1 && strides[dim] != dense[dim]) return false;
     return true;
   }
@@ -61,7 +70,7 @@ struct Facts {
 // A call on CUDA whose tensors share one device and dtype.
 struct Signature {
   Facts input, weight, bias, packed;
-  Geometry geometry;
+  Settings settings;
   std::int64_t precision = 0;  // of convt::Precision
   std::int64_t device = 0;
   bool operator==(const Signature&) const = default;
@@ -76,12 +85,15 @@ struct Signature {
     };
     for (const Facts* facts : {&input, &weight, &bias, &packed}) {
       fold(facts->ndim * 16 + static_cast<int>(facts->dtype) * 2 + facts->aligned);
-      for (std::size_t dim = 0; dim < 4; ++dim) fold(facts->sizes[dim]), fold(facts->strides[dim]);
+      for (std::int64_t dim = 0; dim < Facts::known(facts->ndim); ++dim)
+        fold(facts->sizes[static_cast<std::size_t>(dim)]),
+            fold(facts->strides[static_cast<std::size_t>(dim)]);
     }
-    for (const Pair& pair :
-         {geometry.stride, geometry.padding, geometry.output_padding, geometry.dilation})
-      fold(pair.h), fold(pair.w);
-    fold(geometry.groups), fold(precision), fold(device);
+    for (std::size_t i = 3 - static_cast<std::size_t>(settings.dims); i < 3; ++i) {
+      const Axis& axis = settings.axes[i];
+      fold(axis.stride), fold(axis.padding), fold(axis.output_padding), fold(axis.dilation);
+    }
+    fold(settings.groups), fold(precision), fold(device);
     return state;
   }
 };

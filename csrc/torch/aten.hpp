@@ -41,7 +41,7 @@ inline void check(AOTITorchError code, const char* call) {
   const char* what = "the reason is on stderr (torch >= 2.13 would tell it here)";
   if (torch_exception_get_what_without_backtrace)
     what = torch_exception_get_what_without_backtrace();
-  throw std::runtime_error(std::string("conv_transpose2d: ") + call + " failed: " + what);
+  throw std::runtime_error(std::string("conv_transpose: ") + call + " failed: " + what);
 }
 
 // aoti_torch_get_dim(tensor, &value) and its like, as functions.
@@ -83,18 +83,17 @@ inline std::string device_name(Handle tensor) {
   return (is_cuda(tensor) ? "cuda:" : "another device:") + std::to_string(device_index(tensor));
 }
 
-// Sizes of four dimensions.
-inline Dims dims(Handle images) {
-  Dims result;
-  std::copy_n(sizes(images), result.size(), result.begin());
+inline Dims dims(Handle tensor) {
+  Dims result{};
+  std::copy_n(sizes(tensor), Facts::known(ndim(tensor)), result.begin());
   return result;
 }
 
-// Uninitialised, of `like`'s dtype and device.
+// Uninitialised, of `like`'s dimensions, dtype and device.
 inline Tensor empty(const Dims& sizes, const Dims& strides, Handle like) {
   Handle tensor = nullptr;
-  check(aoti_torch_empty_strided(4, sizes.data(), strides.data(), dtype(like), device_type(like),
-                                 device_index(like), &tensor),
+  check(aoti_torch_empty_strided(ndim(like), sizes.data(), strides.data(), dtype(like),
+                                 device_type(like), device_index(like), &tensor),
         "allocation");
   return Tensor(tensor);
 }
@@ -109,27 +108,32 @@ inline Tensor empty_bytes(std::int64_t count, Handle like) {
   return Tensor(tensor);
 }
 
-inline Tensor copy(Handle images, Layout layout) {
-  const Dims size = dims(images);
-  Tensor result = empty(size, dense_strides(size, layout), images);
-  check(aoti_torch_copy_(result.get(), images, /*non_blocking=*/0), "copy");
+inline Tensor copy(Handle batch, Layout layout) {
+  const Dims size = dims(batch);
+  Tensor result = empty(size, dense_strides(size, ndim(batch), layout), batch);
+  check(aoti_torch_copy_(result.get(), batch, /*non_blocking=*/0), "copy");
   return result;
 }
 
 // torch's own transposed convolution. `bias` may be null.
-inline Tensor convolution(Handle input, Handle weight, Handle bias, const Geometry& geometry) {
-  const auto list = [](Pair pair) { return abi::from(std::vector<std::int64_t>{pair.h, pair.w}); };
+inline Tensor convolution(Handle input, Handle weight, Handle bias, const Settings& settings) {
+  const auto list = [&](std::int64_t Axis::* number) {
+    std::vector<std::int64_t> numbers;
+    for (std::size_t i = 3 - static_cast<std::size_t>(settings.dims); i < 3; ++i)
+      numbers.push_back(settings.axes[i].*number);
+    return abi::from(numbers);
+  };
   const auto reference = [](Handle tensor) { return abi::from(new_reference(tensor)); };
   std::array<StableIValue, 9> stack{
       reference(input),
       reference(weight),
       abi::from(bias ? std::optional(new_reference(bias)) : std::nullopt),
-      list(geometry.stride),
-      list(geometry.padding),
-      list(geometry.dilation),
+      list(&Axis::stride),
+      list(&Axis::padding),
+      list(&Axis::dilation),
       abi::from(/*transposed=*/true),
-      list(geometry.output_padding),
-      abi::from(geometry.groups),
+      list(&Axis::output_padding),
+      abi::from(settings.groups),
   };
   check(torch_call_dispatcher("aten::convolution", "", stack.data(), TORCH_ABI_VERSION),
         "aten::convolution");
@@ -147,7 +151,7 @@ inline CUstream_st* current_stream(std::int32_t device) {
   }();
   if (!getter) [[unlikely]]
     throw std::runtime_error(
-        "conv_transpose2d: aoti_torch_get_current_cuda_stream is not in this torch's "
+        "conv_transpose: aoti_torch_get_current_cuda_stream is not in this torch's "
         "libtorch_cuda.so");
   void* stream = nullptr;
   check(getter(device, &stream), "get_current_cuda_stream");

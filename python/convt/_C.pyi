@@ -1,5 +1,6 @@
 """Plans, variants and raw launches of convt's precompiled kernels."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, final
 
 _Numbers = tuple[int, ...]  # one of each axis that the layer has: (height, width), for example
@@ -142,10 +143,10 @@ def problem_of(
     input: _Desc,
     weight: _Desc,
     bias: _Desc | None,
-    stride: _Numbers,
-    padding: _Numbers,
-    output_padding: _Numbers,
-    dilation: _Numbers,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    dilation: Sequence[int],
     groups: int,
     precision: str,
 ) -> Problem: ...

@@ -5,8 +5,8 @@ from typing import Any
 from convt import _late
 from convt.aoti import aoti_compile_and_package
 from convt.freezing import freeze
-from convt.functional import conv_transpose2d, explain, preload
-from convt.functional_nd import conv_transpose1d, conv_transpose3d
+from convt.functional import conv_transpose2d, conv_transpose3d, explain, preload
+from convt.functional_nd import conv_transpose1d
 from convt.nn import (
     ConvTranspose1d,
     ConvTranspose2d,

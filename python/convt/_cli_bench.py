@@ -12,7 +12,7 @@ from torch import Tensor
 
 from convt import _cli_machine as machine
 from convt import functional, nn
-from convt._cli_layer import FORMATS, Layer, UserError, plan_json, plan_of
+from convt._cli_layer import Layer, UserError, memory_format, plan_json, plan_of
 
 
 def bench(layer: Layer) -> dict[str, Any]:
@@ -38,15 +38,16 @@ def measure(layer: Layer, device: str) -> dict[str, Any]:
     module = _module(layer, device)
     weight, bias = module.weight, module.bias
     x = torch.randn(layer.input_size, device=device, dtype=layer.dtype)
-    x = x.contiguous(memory_format=FORMATS[layer.layout])
+    x = x.contiguous(memory_format=memory_format(layer.layout, x.dim()))
+    torchs: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[x.dim() - 3]
     runs: dict[str, Callable[[], Tensor]] = {
         "convt": lambda: module(x),
-        "cuDNN": lambda: F.conv_transpose2d(x, weight, bias, **layer.geometry),
+        "cuDNN": lambda: torchs(x, weight, bias, **layer.geometry),
     }
     plan = functional.explain(x, weight, bias, **layer.geometry, precision=layer.precision)
     # The first image stands for all: fp64 takes long.
     doubles = (x[:1].double(), weight.double(), None if bias is None else bias.double())
-    expected = F.conv_transpose2d(*doubles, **layer.geometry)
+    expected = torchs(*doubles, **layer.geometry)
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
         "torch": str(torch.__version__),
@@ -62,20 +63,21 @@ def measure(layer: Layer, device: str) -> dict[str, Any]:
 
 
 @torch.inference_mode(False)
-def _module(layer: Layer, device: str) -> nn.ConvTranspose2d:
+def _module(layer: Layer, device: str) -> Any:
     """The module, since it keeps its weight in the kernels' memory order."""
-    module = nn.ConvTranspose2d(
+    dims = len(layer.weight_size)
+    cls: Any = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[dims - 3]
+    module = cls(
         layer.input_size[1],
         layer.out_channels,
-        (layer.weight_size[2], layer.weight_size[3]),
+        layer.weight_size[2:],
         **layer.geometry,
         bias=layer.bias,
         device=device,
         dtype=layer.dtype,
         precision=layer.precision,
     )
-    module.to(memory_format=FORMATS[layer.layout])  # type: ignore[call-overload]
-    return module
+    return module.to(memory_format=memory_format(layer.layout, dims))
 
 
 def median_ms(run: Callable[[], Tensor], repetitions: int = 50) -> float:

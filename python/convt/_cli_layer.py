@@ -11,7 +11,7 @@ from torch import Tensor
 from convt import _C, functional
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+LAYOUTS = ("nchw", "nhwc")
 _SHORT = ("kernel", "stride", "padding")  # may be given by position
 _PROBLEM = (
     "batch", "in_channels", "out_channels", "input_size", "output_size", "kernel_size", "stride",
@@ -24,14 +24,20 @@ class UserError(Exception):
     """What the user has to mend: one line, exit code 2."""
 
 
+def memory_format(layout: str, dims: int) -> torch.memory_format:
+    """torch's name for a layout of tensors of so many dimensions, which has one for 4 and 5."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return last.get(dims, torch.contiguous_format) if layout == "nhwc" else torch.contiguous_format
+
+
 class Layer(NamedTuple):
-    """A call of conv_transpose2d by its numbers; pairs are (height, width)."""
+    """A call of conv_transpose1d, 2d or 3d by its numbers; tuples have one for each axis."""
 
     input_size: tuple[int, ...]
     weight_size: tuple[int, ...]
     out_channels: int
     bias: bool
-    geometry: dict[str, Any]  # the keywords of conv_transpose2d
+    geometry: dict[str, Any]  # the keywords of torch's functions
     dtype: torch.dtype
     layout: str
     precision: functional.Precision | None
@@ -40,7 +46,8 @@ class Layer(NamedTuple):
         """Input, weight and bias without data."""
 
         def meta(size: tuple[int, ...], layout: str = "nchw") -> Tensor:
-            return torch.empty(size, dtype=self.dtype, device="meta", memory_format=FORMATS[layout])
+            order = memory_format(layout, len(size))
+            return torch.empty(size, dtype=self.dtype, device="meta", memory_format=order)
 
         bias = meta((self.out_channels,)) if self.bias else None
         return meta(self.input_size, self.layout), meta(self.weight_size, self.layout), bias
@@ -48,16 +55,16 @@ class Layer(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("input", type=_sizes, metavar="N,C,H,W", help="sizes of the input")
+    add("input", type=_sizes, metavar="N,C,H,W", help="sizes of the input, or N,C,W, or N,C,D,H,W")
     add("out_channels", type=_integer, metavar="Cout")
     for name in _SHORT:
-        add(f"short_{name}", type=_pair, nargs="?", metavar=name[0].upper(), help=f"as --{name}")
+        add(f"short_{name}", type=_each, nargs="?", metavar=name[0].upper(), help=f"as --{name}")
     for name in (*_SHORT, "output-padding", "dilation"):
-        add(f"--{name}", type=_pair, metavar="INT|H,W")
+        add(f"--{name}", type=_each, metavar="INT|H,W", help="one for all axes, or one for each")
     add("--groups", type=_integer, default=1)
     add("--bias", action="store_true")
     add("--dtype", choices=DTYPES, default="fp32")
-    add("--layout", choices=FORMATS, default="nchw", help="memory order of input and weight")
+    add("--layout", choices=LAYOUTS, default="nchw", help="memory order of input and weight")
     add("--precision", choices=("fp32", "tf32", "fp16"), help="of fp32 products; default: torch's")
 
 
@@ -71,6 +78,13 @@ def layer_of(arguments: argparse.Namespace) -> Layer:
     kernel = given.pop("kernel")
     if kernel is None:
         raise UserError("the kernel size is missing: N,C,H,W Cout K, or --kernel K")
+    axes = len(arguments.input) - 2
+    given["output_padding"], given["dilation"] = arguments.output_padding, arguments.dilation
+    kernel = _of_axes("kernel", kernel, axes)
+    numbers = {
+        name: _of_axes(name, given[name] or (default,), axes)
+        for name, default in (("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1))
+    }
     groups = arguments.groups
     if groups < 1 or arguments.out_channels < 1 or arguments.out_channels % groups:
         raise UserError(
@@ -82,13 +96,7 @@ def layer_of(arguments: argparse.Namespace) -> Layer:
         weight_size=(arguments.input[1], arguments.out_channels // groups, *kernel),
         out_channels=arguments.out_channels,
         bias=arguments.bias,
-        geometry={
-            "stride": given["stride"] or (1, 1),
-            "padding": given["padding"] or (0, 0),
-            "output_padding": arguments.output_padding or (0, 0),
-            "dilation": arguments.dilation or (1, 1),
-            "groups": groups,
-        },
+        geometry={**numbers, "groups": groups},
         dtype=DTYPES[arguments.dtype],
         layout=arguments.layout,
         precision=arguments.precision,
@@ -126,16 +134,25 @@ def plan_json(plan: _C.Plan) -> dict[str, Any]:
 
 def _sizes(text: str) -> tuple[int, ...]:
     sizes = _integers(text)
-    if len(sizes) != 4 or min(sizes) < 0:
-        raise argparse.ArgumentTypeError(f"expected four sizes N,C,H,W, got {text!r}")
+    if not 3 <= len(sizes) <= 5 or min(sizes) < 0:
+        raise argparse.ArgumentTypeError(
+            f"expected sizes N,C,H,W (or N,C,W or N,C,D,H,W), got {text!r}"
+        )
     return sizes
 
 
-def _pair(text: str) -> tuple[int, int]:
+def _each(text: str) -> tuple[int, ...]:
     numbers = _integers(text)
-    if len(numbers) not in (1, 2):
-        raise argparse.ArgumentTypeError(f"expected an int or H,W, got {text!r}")
-    return numbers[0], numbers[-1]
+    if not 1 <= len(numbers) <= 3:
+        raise argparse.ArgumentTypeError(f"expected an int, or one for each axis, got {text!r}")
+    return numbers
+
+
+def _of_axes(name: str, numbers: tuple[int, ...], axes: int) -> tuple[int, ...]:
+    if len(numbers) not in (1, axes):
+        option = name.replace("_", "-")
+        raise UserError(f"expected --{option} to be one int or {axes}, got {len(numbers)}")
+    return numbers * (axes // len(numbers))
 
 
 def _integers(text: str) -> tuple[int, ...]:

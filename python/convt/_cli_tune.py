@@ -12,7 +12,7 @@ from torch import nn
 
 from convt import _cli_machine as machine
 from convt import _cli_model
-from convt._cli_layer import DTYPES, FORMATS, UserError
+from convt._cli_layer import DTYPES, UserError, memory_format
 from convt.records import Layer, RecordError
 from convt.tuning import Report, tune, tune_calls
 from convt.tuning.capture import math_of
@@ -68,7 +68,7 @@ def layer_of(row: dict[str, Any], layout: str) -> Layer:
         row["batch"],
         row["in_channels"],
         row["out_channels"],
-        (row["in_h"], row["in_w"]),
+        tuple(row[name] for name in ("in_d", "in_h", "in_w") if name in row),
         tuple(row["kernel"]),
         tuple(row["stride"]),
         tuple(row["padding"]),
@@ -88,8 +88,11 @@ def model_of(arguments: argparse.Namespace) -> tuple[nn.Module, list[torch.Tenso
     model = _cli_model.model_of(arguments.what).eval().to("cuda", dtype)
     inputs = [torch.randn(size, device="cuda", dtype=dtype) for size in sizes]
     if arguments.channels_last:
-        model = model.to(memory_format=FORMATS["nhwc"])  # type: ignore[call-overload]
-        inputs = [
-            x.contiguous(memory_format=FORMATS["nhwc"]) if x.dim() == 4 else x for x in inputs
-        ]
+        for parameter in model.parameters():
+            parameter.data = _channels_last(parameter.data)
+        inputs = [_channels_last(x) for x in inputs]
     return model, inputs
+
+
+def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous(memory_format=memory_format("nhwc", tensor.dim()))

@@ -10,7 +10,7 @@ def use_torch(
     questions: tuple[Callable[[], Any], ...],
 ) -> bool: ...
 def answers_planned() -> int: ...
-def conv_transpose2d(
+def conv_transpose(
     input: Any,
     weight: Any,
     bias: Any,

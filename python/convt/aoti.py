@@ -10,13 +10,19 @@ import torch
 from convt import ops
 
 # csrc/torch/torch_op.cpp; inductor derives the name of a shim from the op and the type of device.
-_SHIMS = [
-    f"""AOTITorchError aoti_torch_{device}_conv_transpose2d(
+_SHIMS = {
+    op: [
+        f"""AOTITorchError aoti_torch_{device}_{name}(
         AtenTensorHandle input, AtenTensorHandle weight, const int64_t* geometry,
         int64_t geometry_size, int64_t precision, const AtenTensorHandle* bias,
         const AtenTensorHandle* packed, AtenTensorHandle* result)"""
-    for device in ("cpu", "cuda")
-]
+        for device in ("cpu", "cuda")
+    ]
+    for name, op in (
+        ("conv_transpose2d", ops.conv_transpose2d),
+        ("conv_transpose3d", ops.conv_transpose3d),
+    )
+}
 
 
 def aoti_compile_and_package(
@@ -34,7 +40,7 @@ def aoti_compile_and_package(
     from unittest import mock  # 20 ms that `import convt` must not take
 
     direct = {
-        "aot_inductor.custom_ops_to_c_shims": {ops.conv_transpose2d: _SHIMS},
+        "aot_inductor.custom_ops_to_c_shims": _SHIMS,
         # libstdc++ by its file: a package that a compiler links it into crashes when it is loaded.
         "aot_inductor.custom_op_libs": ["convt_torch", ":libstdc++.so.6"],
     }

@@ -11,6 +11,9 @@ import torch
 
 from convt.replacing import LAYERS, OURS
 
+_FORWARD = [torch.ops.convt.conv_transpose2d, torch.ops.convt.conv_transpose3d]
+_BACKWARD = torch.ops.convt.conv_transpose_backward_fp32
+
 
 def register_flops() -> None:
     """The op counts as torch's own convolution."""
@@ -20,7 +23,7 @@ def register_flops() -> None:
         register_flop_formula,
     )
 
-    @register_flop_formula(torch.ops.convt.conv_transpose2d)
+    @register_flop_formula(_FORWARD)
     def _forward(
         input_shape: list[int],
         weight_shape: list[int],
@@ -30,7 +33,7 @@ def register_flops() -> None:
     ) -> int:
         return conv_flop_count(input_shape, weight_shape, out_shape, transposed=True)
 
-    @register_flop_formula(torch.ops.convt.conv_transpose2d_backward_fp32, get_raw=True)
+    @register_flop_formula(_BACKWARD, get_raw=True)
     def _backward(grad: Any, input: Any, weight: Any, _: Any, mask: Any, *, out_val: Any) -> Any:
         no, transposed = None, True
         arguments = grad, input, weight, no, no, no, no, transposed, no, no, mask
@@ -50,8 +53,7 @@ def register_as_compute_intensive() -> None:
     @functools.wraps(of_torch)
     def with_ours() -> Any:
         op_types = of_torch()
-        op_types.compute_intensive_ops.add(torch.ops.convt.conv_transpose2d)
-        op_types.compute_intensive_ops.add(torch.ops.convt.conv_transpose2d_backward_fp32)
+        op_types.compute_intensive_ops.update([*_FORWARD, _BACKWARD])
         return op_types
 
     partitioners.get_default_op_list = with_ours

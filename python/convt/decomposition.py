@@ -1,7 +1,7 @@
-"""The op in core ATen, for programs that are to run without convt.
+"""The ops in core ATen, for programs that are to run without convt.
 
 `ExportedProgram.run_decompositions()` (and with it ExecuTorch, OpenVINO, torch.onnx.export) turns a
-program into core ATen ops: the op becomes `aten.convolution`. Inductor traces with a table of
+program into core ATen ops: ours become `aten.convolution`. Inductor traces with a table of
 decompositions too; it keeps the op, which has a kernel there.
 """
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from convt import ops
+from convt.geometry import unpack
 
 
 def register() -> None:
@@ -52,14 +53,17 @@ def _decomposed(
     bias: Tensor | None = None,
     packed: Tensor | None = None,
 ) -> Tensor:
-    sh, sw, ph, pw, oph, opw, dh, dw, groups = geometry
-    if torch.onnx.is_in_onnx_export() and (oph >= sh or opw >= sw):
+    stride, padding, output_padding, dilation, groups = unpack(geometry)
+    if torch.onnx.is_in_onnx_export() and any(
+        op >= s for op, s in zip(output_padding, stride, strict=True)
+    ):
         from convt.onnx import conv_transpose
 
-        pairs = (sh, sw), (ph, pw), (oph, opw), (dh, dw)
-        return conv_transpose(input, weight, bias, pairs, groups)
+        numbers = stride, padding, output_padding, dilation
+        return conv_transpose(input, weight, bias, numbers, groups)
+    transposed = True
     y: Tensor = torch.ops.aten.convolution.default(
-        input, weight, bias, [sh, sw], [ph, pw], [dh, dw], True, [oph, opw], groups
+        input, weight, bias, stride, padding, dilation, transposed, output_padding, groups
     )
     return y
 
@@ -72,6 +76,6 @@ def _decomposed_backward(
 
 
 _DECOMPOSITIONS: Mapping[str, Any] = {
-    "convt::conv_transpose2d": _decomposed,
-    "convt::conv_transpose2d_backward_fp32": _decomposed_backward,
+    **dict.fromkeys(ops.NAMES, _decomposed),
+    "convt::conv_transpose_backward_fp32": _decomposed_backward,
 }

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from convt import _C, _torch, distributed, ops
-from convt.geometry import Geometry, Sizes, geometry_of, switch_of
+from convt.geometry import Geometry, Sizes, axes_of, geometry_of, switch_of, unpack
 
 Precision = Literal["tf32", "fp32", "fp16"]
 
@@ -56,9 +56,42 @@ def conv_transpose2d(
         TypeError, RuntimeError: where torch raises them, naming argument, expected and got.
         ValueError: an unknown precision.
     """
-    _check_tensors(weight, bias)
+    _check_tensors(weight, bias, 2)
     geometry = geometry_of(stride, padding, output_padding, dilation, groups)
     wanted = switch_of(geometry) if precision is None else precision_value(precision)
+    return call(input, weight, bias, geometry, wanted, None)
+
+
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+    *,
+    precision: Precision | None = None,
+) -> Tensor:
+    """`torch.nn.functional.conv_transpose3d`, answered by kernels compiled ahead of time.
+
+    Args:
+        input: `[batch, in_channels, depth, height, width]`, or without the batch dimension.
+        weight: `[in_channels, out_channels / groups, kernel_depth, kernel_height, kernel_width]`.
+        bias, groups, precision: see `conv_transpose2d`.
+        stride, padding, output_padding, dilation: an int, or (depth, height, width).
+
+    Returns:
+        `[batch, out_channels, out_depth, out_height, out_width]`, in channels_last_3d memory if
+        input or weight is. Differentiable.
+
+    Raises:
+        As `conv_transpose2d`.
+    """
+    _check_tensors(weight, bias, 3)
+    geometry = geometry_of(stride, padding, output_padding, dilation, groups, 3)
+    wanted = switch_of(geometry) if precision is None else precision_value(precision, 3)
     return call(input, weight, bias, geometry, wanted, None)
 
 
@@ -75,9 +108,11 @@ def explain(
     arch: str | int | None = None,
     precision: Precision | None = None,
 ) -> _C.Plan:
-    """The plan of `conv_transpose2d` with these arguments: which kernel, why, grid, or why ATen.
+    """The plan of a call with these arguments: which kernel, why, grid, or why ATen.
 
-    Nothing is run and no data is read, so tensors may be on any device, "meta" included.
+    The weight's dimensions tell whether of `conv_transpose1d`, `conv_transpose2d` or
+    `conv_transpose3d`. Nothing is run and no data is read, so tensors may be on any device, "meta"
+    included.
 
     Args:
         arch: plan for this GPU ("RTX 4090"), or for the usual one of an architecture ("sm_89" or
@@ -88,16 +123,18 @@ def explain(
         `problem`, `gpu`.
 
     Raises:
-        As conv_transpose2d. ValueError: arch is no GPU that is known.
+        As those. ValueError: arch is no GPU that is known.
     """
-    _check_input(input)
-    _check_tensors(weight, bias)
-    geometry = geometry_of(stride, padding, output_padding, dilation, groups)
+    axes = _axes_of_tensors(input, weight)
+    _check_input(input, axes)
+    _check_tensors(weight, bias, axes)
+    geometry = geometry_of(stride, padding, output_padding, dilation, groups, axes)
     input, weight, bias = autocast(input, weight, bias)
-    if input.dim() != 4:
-        input = _batch_of_one(input)
+    if input.dim() != axes + 2:
+        input = _batch_of_one(input, axes)
     aligned = input.is_meta or input.data_ptr() % 16 == 0
-    value = switched(switch_of(geometry) if precision is None else precision_value(precision))
+    named = switch_of(geometry) if precision is None else precision_value(precision, axes)
+    value = switched(named)
     problem = ops.problem(input, weight, bias, geometry, value, aligned=aligned)
     return _C.plan(problem, _gpu(arch, input.device))
 
@@ -126,7 +163,7 @@ def call(
         return _unusual(input, weight, bias, geometry, precision, None)
     if is_torchs_alone(input) and weight.is_cpu and (bias is None or bias.is_cpu):
         return _on_cpu(input, weight, bias, geometry)
-    y = ops.eager_conv_transpose2d(input, weight, bias, frozen, geometry, precision)
+    y = ops.eager_conv_transpose(input, weight, bias, frozen, geometry, precision)
     if y is None:
         return _unusual(input, weight, bias, geometry, precision, frozen)
     return _aten(input, weight, bias, geometry, precision) if y is False else y
@@ -143,8 +180,9 @@ def _on_cpu(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geomet
     except NotImplementedError:  # a dtype or layout that torch does not have
         raise
     except RuntimeError:
-        if input.dim() != 4:
-            input = _batch_of_one(input)
+        axes = axes_of(geometry)
+        if input.dim() != axes + 2:
+            input = _batch_of_one(input, axes)
         if input.is_floating_point():
             ops.problem(input, weight, bias, geometry, 0)  # says better what is wrong
         raise
@@ -161,13 +199,14 @@ def _unusual(
     """A call that needs more than its kernels: under a mode of torch's, off CUDA, or wrong."""
     if _is_stand_in(input):
         return _aten(input, weight, bias, geometry)
-    _check_input(input)
+    axes = axes_of(geometry)
+    _check_input(input, axes)
     if distributed.is_distributed(input):
         return _distributed(input, weight, bias, geometry, precision)
     if _torch.are_transforms_active() or _torch.is_forward_mode():
         return _aten(input, weight, bias, geometry)  # torch has rules for its own op only
-    if input.dim() != 4:
-        batch = _batch_of_one(input)
+    if input.dim() != axes + 2:
+        batch = _batch_of_one(input, axes)
         return call(batch, weight, bias, geometry, precision, frozen).squeeze(0)
     done: Any = nullcontext()
     if _torch.is_any_autocast_enabled() and not input.is_meta:  # torch has none for meta
@@ -190,7 +229,7 @@ def _unusual(
         return _aten(input, weight, bias, geometry, precision)
     last = problem.layout == "nhwc"
     input = input.resolve_neg().contiguous(
-        memory_format=torch.channels_last if last else torch.contiguous_format
+        memory_format=ops.CHANNELS_LAST[axes] if last else torch.contiguous_format
     )
     weight = weight.resolve_neg()
     bias = None if bias is None else bias.resolve_neg().contiguous()
@@ -212,7 +251,7 @@ class _Differentiable(torch.autograd.Function):
         bias: Tensor | None,
         frozen: tuple[Any, ...] | None,
     ) -> Tensor:
-        y = ops.eager_conv_transpose2d(input, weight, bias, frozen, geometry, precision)
+        y = ops.eager_conv_transpose(input, weight, bias, frozen, geometry, precision)
         if y is None:  # an unaligned weight that no kernel packs, and other rarities
             return _through_op(input, weight, bias, geometry, precision)
         return _aten(input, weight, bias, geometry, precision) if y is False else y
@@ -237,8 +276,9 @@ def _distributed(
     def local(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return call(input, weight, bias, geometry, precision, None)
 
-    if input.dim() != 4:
-        batch = _batch_of_one(input)
+    axes = axes_of(geometry)
+    if input.dim() != axes + 2:
+        batch = _batch_of_one(input, axes)
         return _distributed(batch, weight, bias, geometry, precision).squeeze(0)
     return distributed.conv_transpose(local, input, weight, bias, geometry[-1])
 
@@ -255,8 +295,9 @@ def _through_op(
         return _aten(input, weight, bias, geometry)
     if _torch.is_compiling() and weight.is_cuda:
         # In the graph, where constant folding can take it out.
-        packed = weight.detach().contiguous(memory_format=torch.channels_last)
-    return ops.conv_transpose2d(input, weight, geometry, switched(precision), bias, packed)
+        last = ops.CHANNELS_LAST[axes_of(geometry)]
+        packed = weight.detach().contiguous(memory_format=last)
+    return ops.conv_transpose(input, weight, geometry, switched(precision), bias, packed)
 
 
 def _aten(
@@ -270,15 +311,16 @@ def _aten(
     if precision == 0 and input.is_cuda and input.dtype == torch.float32:
         with _torch.fp32_products:
             return _aten(input, weight, bias, geometry)
-    sh, sw, ph, pw, oph, opw, dh, dw, groups = geometry
-    return F.conv_transpose2d(input, weight, bias, (sh, sw), (ph, pw), (oph, opw), groups, (dh, dw))
+    stride, padding, output_padding, dilation, groups = unpack(geometry)
+    torchs = F.conv_transpose3d if len(stride) == 3 else F.conv_transpose2d
+    return torchs(input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
-def precision_value(precision: str) -> int:
+def precision_value(precision: str, axes: int = 2) -> int:
     """What the op takes for a precision's name."""
     if precision not in ops.PRECISIONS:
         raise ValueError(
-            "conv_transpose2d: expected precision to be 'tf32', 'fp32', 'fp16' or None, got "
+            f"conv_transpose{axes}d: expected precision to be 'tf32', 'fp32', 'fp16' or None, got "
             f"{precision!r}"
         )
     return ops.PRECISIONS.index(precision)
@@ -294,30 +336,41 @@ def _is_stand_in(value: object) -> bool:
     return not isinstance(value, Tensor) and hasattr(type(value), "__torch_function__")
 
 
-def _check_input(input: object) -> None:
+def _axes_of_tensors(input: object, weight: object) -> int:
+    """How many spatial axes the tensors have; 2 where they do not agree, for the errors' sake."""
+    if isinstance(input, Tensor) and isinstance(weight, Tensor):
+        axes = weight.dim() - 2
+        if 1 <= axes <= 3 and input.dim() in (axes + 1, axes + 2):
+            return axes
+    return 2
+
+
+def _check_input(input: object, axes: int) -> None:
     if not isinstance(input, Tensor):
         raise TypeError(
-            f"conv_transpose2d: expected input to be a Tensor, got {type(input).__name__}"
+            f"conv_transpose{axes}d: expected input to be a Tensor, got {type(input).__name__}"
         )
 
 
-def _batch_of_one(input: Tensor) -> Tensor:
-    if input.dim() != 3:
+def _batch_of_one(input: Tensor, axes: int) -> Tensor:
+    if input.dim() != axes + 1:
+        names = ("[N, C, W]", "[N, C, H, W]", "[N, C, D, H, W]")[axes - 1]
         raise RuntimeError(
-            "conv_transpose2d: expected input to have 4 dimensions [N, C, H, W], or 3 if it is "
-            f"unbatched, got {list(input.shape)}"
+            f"conv_transpose{axes}d: expected input to have {axes + 2} dimensions {names}, or "
+            f"{axes + 1} if it is unbatched, got {list(input.shape)}"
         )
     return input.unsqueeze(0)
 
 
-def _check_tensors(weight: object, bias: object) -> None:
+def _check_tensors(weight: object, bias: object, axes: int) -> None:
     if not isinstance(weight, Tensor) and not _is_stand_in(weight):
         raise TypeError(
-            f"conv_transpose2d: expected weight to be a Tensor, got {type(weight).__name__}"
+            f"conv_transpose{axes}d: expected weight to be a Tensor, got {type(weight).__name__}"
         )
     if bias is not None and not isinstance(bias, Tensor) and not _is_stand_in(bias):
         raise TypeError(
-            f"conv_transpose2d: expected bias to be a Tensor or None, got {type(bias).__name__}"
+            f"conv_transpose{axes}d: expected bias to be a Tensor or None, got "
+            f"{type(bias).__name__}"
         )
 
 

@@ -1,4 +1,4 @@
-"""`conv_transpose1d` and `conv_transpose3d`: torch's functions in one and three dimensions."""
+"""`conv_transpose1d`: torch's function in one dimension."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convt import _torch, distributed, functional
+from convt import _torch, functional
 from convt.functional import Precision
 from convt.geometry import Sizes, sizes
 
@@ -63,49 +63,6 @@ def conv_transpose1d(
         precision=precision,
     )
     return y.squeeze(-2)
-
-
-def conv_transpose3d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sizes = 1,
-    padding: Sizes = 0,
-    output_padding: Sizes = 0,
-    groups: int = 1,
-    dilation: Sizes = 1,
-    *,
-    precision: Precision | None = None,
-) -> Tensor:
-    """`torch.nn.functional.conv_transpose3d`. No kernel serves three dimensions yet: ATen answers.
-
-    Args:
-        input: `[batch, in_channels, depth, height, width]`, or without the batch dimension.
-        weight: `[in_channels, out_channels / groups, kernel_depth, kernel_height, kernel_width]`.
-        stride, padding, output_padding, dilation: an int, or (depth, height, width).
-        precision: see `convt.conv_transpose2d`; without effect on what ATen answers.
-
-    Raises:
-        As torch. ValueError: an unknown precision.
-    """
-    if precision is not None:
-        functional.precision_value(precision)
-    if _is_for_onnx():
-        from convt import onnx
-
-        pairs = stride, padding, output_padding, dilation
-        return onnx.call(F.conv_transpose3d, (input, weight, bias), pairs, groups)
-    if distributed.is_distributed(input) and input.dim() == 5:
-
-        def local(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            return F.conv_transpose3d(
-                input, weight, bias, stride, padding, output_padding, groups, dilation
-            )
-
-        return distributed.conv_transpose(local, input, weight, bias, groups)
-    return F.conv_transpose3d(
-        input, weight, bias, stride, padding, output_padding, groups, dilation
-    )
 
 
 def _is_for_onnx() -> bool:

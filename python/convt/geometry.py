@@ -1,4 +1,4 @@
-"""Stride, padding, output_padding, dilation and groups: what users write, as the op takes it."""
+"""Stride, padding, output_padding, dilation and groups: what users write, as the ops take it."""
 
 from __future__ import annotations
 
@@ -11,33 +11,53 @@ import torch
 # Of each axis: an int for all of them, or a sequence of one int or of one int an axis.
 Sizes = int | Sequence[int]
 
-# Nine ints: stride, padding, output_padding, dilation (each height, width) and groups.
+# Stride, padding, output_padding, dilation, each a number for each axis, and groups: nine ints in
+# two dimensions, thirteen in three.
 Geometry = Sequence[int]
 
 _EXPECTED = ("", "an int or a sequence of one", "an int or a pair of ints", "an int or three ints")
 
 
 def geometry_of(
-    stride: Sizes, padding: Sizes, output_padding: Sizes, dilation: Sizes, groups: int
+    stride: Sizes,
+    padding: Sizes,
+    output_padding: Sizes,
+    dilation: Sizes,
+    groups: int,
+    axes: int = 2,
 ) -> Geometry:
-    """The op's geometry. Only types and lengths are checked."""
-    groups = _integer(groups, "conv_transpose2d: expected groups to be an int", groups)
+    """The geometry of an op for so many axes. Only types and lengths are checked."""
+    groups = _integer(groups, f"conv_transpose{axes}d: expected groups to be an int", groups)
     if not _fits(groups):
-        raise ValueError(_too_large("groups", groups, 2))
+        raise ValueError(_too_large("groups", groups, axes))
     return (
-        *sizes(stride, "stride"),
-        *sizes(padding, "padding"),
-        *sizes(output_padding, "output_padding"),
-        *sizes(dilation, "dilation"),
+        *sizes(stride, "stride", axes),
+        *sizes(padding, "padding", axes),
+        *sizes(output_padding, "output_padding", axes),
+        *sizes(dilation, "dilation", axes),
         groups,
     )
 
 
+def axes_of(geometry: Geometry) -> int:
+    """How many spatial axes it is for."""
+    return len(geometry) // 4
+
+
+def unpack(geometry: Geometry) -> tuple[list[int], list[int], list[int], list[int], int]:
+    """Stride, padding, output_padding, dilation and groups."""
+    n = axes_of(geometry)
+    stride, padding, output_padding, dilation = (
+        list(geometry[i : i + n]) for i in range(0, 4 * n, n)
+    )
+    return stride, padding, output_padding, dilation, geometry[-1]
+
+
 def switch_of(geometry: Geometry) -> str:
     """The name of torch's switch that tells the precision of this geometry's products."""
-    stride_h, stride_w, _, _, output_padding_h, output_padding_w, _, _, _ = geometry
+    stride, _, output_padding, _, _ = unpack(geometry)
     # cuDNN does not take more output padding: ATen runs a matrix product.
-    by_cudnn = output_padding_h < stride_h and output_padding_w < stride_w
+    by_cudnn = all(op < s for op, s in zip(output_padding, stride, strict=True))
     return "conv" if by_cudnn else "matmul"
 
 

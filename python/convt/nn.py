@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from convt import functional
 from convt.freezing import Freezable, Frozen, as_image
 from convt.functional import Precision
-from convt.functional_nd import conv_transpose1d, conv_transpose3d
+from convt.functional_nd import conv_transpose1d
 from convt.geometry import Geometry, Sizes, geometry_of, switch_of
 
 _IntOrSingle = int | tuple[int]
@@ -39,14 +39,17 @@ class _ConvTranspose(Freezable, Generic[_Size]):
     """
 
     # On the class, so that older pickles and `module.__class__ = ConvTranspose2d` work.
-    # In a comment, because torch.jit.script reads annotations and does not know this type.
+    # In comments, because torch.jit.script reads annotations and knows none of these types.
     precision = None  # type: Precision | None
+    _geometry = None  # type: tuple[Geometry, str] | None
 
     if TYPE_CHECKING:  # of torch's layers
         stride: Any
         padding: Any
         kernel_size: Any
         dilation: Any
+        output_padding: Any
+        groups: int
         _output_padding: Any
 
     def __init__(
@@ -88,7 +91,39 @@ class _ConvTranspose(Freezable, Generic[_Size]):
         raise NotImplementedError
 
     def _answer(self, input: Tensor, output_size: list[int] | None) -> Tensor:
-        raise NotImplementedError
+        state = self.__dict__  # Module.__getattr__ slows every other look-up
+        parameters = state["_parameters"]
+        weight: Any = parameters["weight"] if "weight" in parameters else self.weight  # noqa: SIM401
+        bias: Any = parameters["bias"] if "bias" in parameters else self.bias  # noqa: SIM401
+        geometry, precision = state.get("_geometry") or self._make_geometry(self.output_padding)
+        if output_size is not None:
+            geometry, precision = self._make_geometry(self._output_padding_for(input, output_size))
+        named = state.get("precision")
+        if named is not None:
+            precision = functional.precision_value(named)
+        frozen = state.get("_frozen")
+        if frozen is not None and frozen.source is not weight:
+            frozen = None
+        return functional.call(input, weight, bias, geometry, precision, frozen)
+
+    def _make_geometry(self, output_padding: Sizes) -> tuple[Geometry, str]:
+        geometry = geometry_of(
+            self.stride,
+            self.padding,
+            output_padding,
+            self.dilation,
+            self.groups,
+            len(self.kernel_size),
+        )
+        both = geometry, switch_of(geometry)
+        if output_padding is self.output_padding and not torch.compiler.is_compiling():
+            self.__dict__["_geometry"] = both
+        return both
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in _GEOMETRY:
+            self.__dict__["_geometry"] = None
 
     def extra_repr(self) -> str:
         text: str = super().extra_repr()
@@ -113,42 +148,7 @@ class ConvTranspose2d(_ConvTranspose[_IntOrPair], nn.ConvTranspose2d):
     another memory order packs it anew, in the same stream. `freeze()` keeps the packed weight.
     """
 
-    _geometry = None  # type: tuple[Geometry, str] | None
     _torchs_forward = _renamed(nn.ConvTranspose2d.forward)
-
-    def _answer(self, input: Tensor, output_size: Sequence[int] | None) -> Tensor:
-        state = self.__dict__  # Module.__getattr__ slows every other look-up
-        parameters = state["_parameters"]
-        weight: Any = parameters["weight"] if "weight" in parameters else self.weight  # noqa: SIM401
-        bias: Any = parameters["bias"] if "bias" in parameters else self.bias  # noqa: SIM401
-        geometry, precision = state.get("_geometry") or self._make_geometry(self.output_padding)
-        if output_size is not None:
-            geometry, precision = self._make_geometry(self._output_padding_for(input, output_size))
-        named = state.get("precision")
-        if named is not None:
-            precision = functional.precision_value(named)
-        frozen = state.get("_frozen")
-        if frozen is not None and frozen.source is not weight:
-            frozen = None
-        return functional.call(input, weight, bias, geometry, precision, frozen)
-
-    def _make_geometry(self, output_padding: Sizes) -> tuple[Geometry, str]:
-        geometry = geometry_of(
-            self.stride,
-            self.padding,
-            output_padding,
-            self.dilation,
-            self.groups,
-        )
-        both = geometry, switch_of(geometry)
-        if output_padding is self.output_padding and not torch.compiler.is_compiling():
-            self.__dict__["_geometry"] = both
-        return both
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name in _GEOMETRY:
-            self.__dict__["_geometry"] = None
 
 
 class ConvTranspose1d(_ConvTranspose[_IntOrSingle], nn.ConvTranspose1d):
@@ -170,17 +170,13 @@ class ConvTranspose1d(_ConvTranspose[_IntOrSingle], nn.ConvTranspose1d):
 
 
 class ConvTranspose3d(_ConvTranspose[_IntOrTriple], nn.ConvTranspose3d):
-    """`torch.nn.ConvTranspose3d`: same arguments, initialisation, state_dict.
+    """`torch.nn.ConvTranspose3d` on convt's kernels: same arguments, initialisation, state_dict.
 
     Args:
         precision: see `convt.conv_transpose2d`.
     """
 
     _torchs_forward = _renamed(nn.ConvTranspose3d.forward)
-
-    def _answer(self, input: Tensor, output_size: list[int] | None) -> Tensor:
-        geometry = _geometry(self, input, output_size)
-        return conv_transpose3d(input, self.weight, self.bias, *geometry, precision=self.precision)
 
 
 class _Lazy:
@@ -269,7 +265,7 @@ def _frozen_call(
 
 
 def _geometry(
-    module: ConvTranspose1d | ConvTranspose3d, input: Tensor, output_size: list[int] | None
+    module: ConvTranspose1d, input: Tensor, output_size: list[int] | None
 ) -> tuple[Any, ...]:
     """The arguments of `conv_transpose1d` and `conv_transpose3d` after the bias."""
     output_padding: Sequence[int] = module.output_padding

@@ -1,7 +1,8 @@
-"""The registered op `torch.ops.convt.conv_transpose2d`, eager calls past it, and its gradients.
+"""The registered ops `torch.ops.convt.conv_transpose2d` and `conv_transpose3d`, eager calls past
+them, and their gradients.
 
-The op itself is C++ (csrc/torch/), and so are eager calls (csrc/python/eager.cpp). Here are the
-gradients, and the fake kernel, which tells sizes and strides without data.
+The ops themselves are C++ (csrc/torch/), and so are eager calls (csrc/python/eager.cpp). Here are
+the gradients, and the fake kernels, which tell sizes and strides without data.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from convt import _C, _eager, _torch
-from convt.geometry import Geometry
+from convt.geometry import Geometry, axes_of, unpack
 
 OLDEST_TORCH = (2, 10)  # whose stable ABI the op library is built for
 if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
@@ -31,11 +32,13 @@ torch.ops.load_library(  # type: ignore[no-untyped-call]
 )
 
 conv_transpose2d: Callable[..., Tensor] = torch.ops.convt.conv_transpose2d.default
+conv_transpose3d: Callable[..., Tensor] = torch.ops.convt.conv_transpose3d.default
+NAMES = ("convt::conv_transpose2d", "convt::conv_transpose3d")
 
 # `(input, weight, bias, frozen, geometry, precision)` to a tensor if nothing but kernels is needed,
 # to False if the call is right and ATen answers it, to None in all other cases. `frozen` is None or
 # convt.freezing.Frozen; `precision` one of PRECISIONS by index, or the name of torch's switch.
-eager_conv_transpose2d: Callable[..., Any] = _eager.conv_transpose2d
+eager_conv_transpose: Callable[..., Any] = _eager.conv_transpose
 # Without, the op answers all that kernels serve.
 HAS_EAGER = _eager.use_torch(
     torch,
@@ -47,22 +50,38 @@ HAS_EAGER = _eager.use_torch(
 
 # In the order of convt::Precision's values.
 PRECISIONS = ("fp32", "tf32", "fp16")
+# By the number of axes.
+CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 # The dtypes that kernels have.
 DTYPES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+
+
+def conv_transpose(
+    input: Tensor,
+    weight: Tensor,
+    geometry: Geometry,
+    precision: int,
+    bias: Tensor | None,
+    packed: Tensor | None,
+) -> Tensor:
+    """The op for that geometry."""
+    op = conv_transpose3d if axes_of(geometry) == 3 else conv_transpose2d
+    return op(input, weight, geometry, precision, bias, packed)
 
 
 def _describe(tensor: Tensor, aligned: bool) -> tuple[tuple[int, ...], tuple[int, ...], str, bool]:
     return tuple(tensor.shape), tensor.stride(), DTYPES.get(tensor.dtype, "other"), aligned
 
 
-def _check_like_input(argument: str, tensor: Tensor, input: Tensor) -> None:
+def _check_like_input(axes: int, argument: str, tensor: Tensor, input: Tensor) -> None:
     for what, got, expected in (
         ("have the dtype", tensor.dtype, input.dtype),
         ("be on the device", tensor.device, input.device),
     ):
         if got != expected:
             raise RuntimeError(
-                f"conv_transpose2d: expected {argument} to {what} of input ({expected}), got {got}"
+                f"conv_transpose{axes}d: expected {argument} to {what} of input ({expected}), "
+                f"got {got}"
             )
 
 
@@ -80,18 +99,18 @@ def problem(
     Reads sizes, strides, dtypes and devices, never data. `aligned`: whether the input's data
     starts on a 16-byte boundary.
     """
-    _check_like_input("weight", weight, input)
+    _check_like_input(axes_of(geometry), "weight", weight, input)
     if bias is not None:
-        _check_like_input("bias", bias, input)
-    sh, sw, ph, pw, oph, opw, dh, dw, groups = geometry
+        _check_like_input(axes_of(geometry), "bias", bias, input)
+    stride, padding, output_padding, dilation, groups = unpack(geometry)
     return _C.problem_of(
         _describe(input, aligned),
         _describe(weight, True),
         None if bias is None else _describe(bias, True),
-        (sh, sw),
-        (ph, pw),
-        (oph, opw),
-        (dh, dw),
+        stride,
+        padding,
+        output_padding,
+        dilation,
         groups,
         PRECISIONS[precision],
     )
@@ -102,7 +121,6 @@ def _is_symbolic(geometry: Geometry, *tensors: Tensor | None) -> bool:
     return any(isinstance(n, torch.SymInt) for n in (*geometry, *numbers))
 
 
-@torch.library.register_fake("convt::conv_transpose2d")  # type: ignore[untyped-decorator]
 def _fake(
     input: Tensor,
     weight: Tensor,
@@ -119,25 +137,29 @@ def _fake(
         bias = None if bias is None else bias.to(input.dtype)
     if not _is_symbolic(geometry, input, weight, bias):
         problem(input, weight, bias, geometry, precision)
-    sh, sw, ph, pw, oph, opw, dh, dw, groups = geometry
-    batch, _, in_h, in_w = input.shape
-    _, group_out, kernel_h, kernel_w = weight.shape
-    size = (
-        batch,
-        group_out * groups,
-        (in_h - 1) * sh - 2 * ph + dh * (kernel_h - 1) + oph + 1,
-        (in_w - 1) * sw - 2 * pw + dw * (kernel_w - 1) + opw + 1,
-    )
+    batch, _, *in_sizes = input.shape
+    _, group_out, *kernel = weight.shape
+    *numbers, groups = unpack(geometry)
+    out_sizes = [
+        (n - 1) * s - 2 * p + d * (k - 1) + op + 1
+        for n, k, s, p, op, d in zip(in_sizes, kernel, *numbers, strict=True)
+    ]
     # As in ATen: cuDNN has no channels_last for other dtypes, and empty outputs are contiguous.
     contiguous = (input.dtype not in DTYPES and input.device.type != "cpu") or (
         statically_known_true(batch == 0)
     )
-    channels_last = not contiguous and torch.channels_last in (
-        _torch.suggest_memory_format(input),
-        _torch.suggest_memory_format(weight),
+    last = CHANNELS_LAST[len(in_sizes)]
+    is_last = not contiguous and last in map(_torch.suggest_memory_format, (input, weight))
+    return torch.empty(
+        (batch, group_out * groups, *out_sizes),
+        dtype=input.dtype,
+        device=input.device,
+        memory_format=last if is_last else torch.contiguous_format,
     )
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=memory_format)
+
+
+for _name in NAMES:
+    torch.library.register_fake(_name, _fake)
 
 
 # Gradients are ATen's.
@@ -152,12 +174,12 @@ def aten_backward(
     geometry: Geometry,
     mask: Sequence[bool],
 ) -> _Gradients:
-    sh, sw, ph, pw, oph, opw, dh, dw, groups = geometry
+    stride, padding, output_padding, dilation, groups = unpack(geometry)
     bias_sizes = [weight.shape[1] * groups] if mask[2] else None
     transposed = True
     gradients: _Gradients = torch.ops.aten.convolution_backward.default(
         grad, input, weight, bias_sizes,
-        [sh, sw], [ph, pw], [dh, dw], transposed, [oph, opw], groups, list(mask),
+        stride, padding, dilation, transposed, output_padding, groups, list(mask),
     )  # fmt: skip
     return gradients
 
@@ -165,7 +187,7 @@ def aten_backward(
 # With fp32 products whatever torch's switches say: an op, so that compiled graphs keep the promise.
 _LIBRARY: Any = torch.library.Library("convt", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define(
-    "conv_transpose2d_backward_fp32(Tensor grad, Tensor input, Tensor weight, SymInt[] geometry, "
+    "conv_transpose_backward_fp32(Tensor grad, Tensor input, Tensor weight, SymInt[] geometry, "
     "bool[] mask) -> (Tensor, Tensor, Tensor)"
 )
 
@@ -183,8 +205,8 @@ def _backward_fp32(*args: Any) -> tuple[Tensor, ...]:
 
 
 for _device in ("CPU", "CUDA"):
-    _LIBRARY.impl("conv_transpose2d_backward_fp32", _backward_fp32, _device)
-torch.library.register_fake("convt::conv_transpose2d_backward_fp32", _backward_fake, lib=_LIBRARY)
+    _LIBRARY.impl("conv_transpose_backward_fp32", _backward_fp32, _device)
+torch.library.register_fake("convt::conv_transpose_backward_fp32", _backward_fake, lib=_LIBRARY)
 
 
 def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -198,7 +220,7 @@ def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         with _torch.fp32_products:
             gradients = aten_backward(grad, input, weight, ctx.geometry, mask)
     else:
-        gradients = torch.ops.convt.conv_transpose2d_backward_fp32(
+        gradients = torch.ops.convt.conv_transpose_backward_fp32(
             grad, input, weight, ctx.geometry, mask
         )
         gradients = [g if wanted else None for g, wanted in zip(gradients, mask, strict=True)]
@@ -212,4 +234,5 @@ def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.fp32 = input.dtype == torch.float32 and PRECISIONS[precision] == "fp32"
 
 
-torch.library.register_autograd("convt::conv_transpose2d", backward, setup_context=setup_context)
+for _name in NAMES:
+    torch.library.register_autograd(_name, backward, setup_context=setup_context)

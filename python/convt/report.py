@@ -107,17 +107,11 @@ def plan_text(row: Row, input: Tensor | None) -> str:
 
 
 def _plan(layer: Any, input: Tensor) -> str:
-    weight: Tensor = layer.weight.detach()
-    geometry: tuple[Any, ...] = (layer.stride, layer.padding, layer.output_padding, layer.dilation)
-    if weight.dim() == 5:
-        return "ATen: no kernel in three dimensions"
-    if weight.dim() == 3:  # images of height 1
-        input, weight = input.unsqueeze(-2), weight.unsqueeze(-2)
-        geometry = tuple((int(i != 1 and i != 2), *v) for i, v in enumerate(geometry))
-    stride, padding, output_padding, dilation = geometry
     plan = functional.explain(
-        input, weight.to("meta"), None if layer.bias is None else layer.bias.to("meta"),
-        stride, padding, output_padding, layer.groups, dilation, precision=layer.precision,
+        input, layer.weight.detach().to("meta"),
+        None if layer.bias is None else layer.bias.to("meta"),
+        layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation,
+        precision=layer.precision,
     )  # fmt: skip
     if _C.device_count() > 0:
         plan = _C.plan(plan.problem, _C.device_gpu(0))

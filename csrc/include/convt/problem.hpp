@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <stdexcept>
 #include <string>
 
@@ -44,6 +45,13 @@ struct Pair {
   bool operator==(const Pair&) const = default;
 };
 
+struct Triple {
+  std::int64_t d = 0;
+  std::int64_t h = 0;
+  std::int64_t w = 0;
+  bool operator==(const Triple&) const = default;
+};
+
 // Arguments of the two-dimensional op besides its tensors, with torch's defaults.
 struct Geometry {
   Pair stride{1, 1};
@@ -52,6 +60,32 @@ struct Geometry {
   Pair dilation{1, 1};
   std::int64_t groups = 1;
   bool operator==(const Geometry&) const = default;
+};
+
+// And of the three-dimensional op.
+struct Geometry3d {
+  Triple stride{1, 1, 1};
+  Triple padding{0, 0, 0};
+  Triple output_padding{0, 0, 0};
+  Triple dilation{1, 1, 1};
+  std::int64_t groups = 1;
+  bool operator==(const Geometry3d&) const = default;
+};
+
+// The same for one to three dimensions: stride, padding, output_padding and dilation of the axes d,
+// h and w, whose sizes are the tensors' to tell.
+struct CONVT_EXPORT Settings {
+  int dims = 2;
+  std::array<Axis, 3> axes;
+  std::int64_t groups = 1;
+
+  Settings() = default;
+  Settings(const Geometry& geometry) noexcept;
+  Settings(const Geometry3d& geometry) noexcept;
+  // Of the op's list: stride, padding, output_padding, dilation, each a number for each axis, then
+  // groups. Throws InvalidArgument unless it has 4 * dims + 1 numbers.
+  Settings(int dims, std::span<const std::int64_t> list);
+  bool operator==(const Settings&) const = default;
 };
 
 // What the core needs to know of a tensor. `sizes` and `strides` (in elements) are borrowed.
@@ -114,16 +148,11 @@ struct Problem {
   CONVT_EXPORT void validate() const;
   CONVT_EXPORT std::string str() const;
 
-  // The problem of `conv_transpose2d(input, weight, bias, geometry)`: checks ranks, channels and
-  // dtypes as torch does and applies its layout rule (channels_last if either tensor is).
+  // The problem of `conv_transpose{1,2,3}d(input, weight, bias, settings)`: checks ranks, channels
+  // and dtypes as torch does and applies its layout rule (channels_last if either tensor is).
   CONVT_EXPORT static Problem of(const TensorDesc& input, const TensorDesc& weight,
-                                 const TensorDesc* bias, const Geometry& geometry,
+                                 const TensorDesc* bias, const Settings& settings,
                                  Precision precision);
-  // The same for one to three dimensions. `settings` says stride, padding, output_padding and
-  // dilation of the axes d, h, w; their sizes are taken from the tensors.
-  CONVT_EXPORT static Problem of(const TensorDesc& input, const TensorDesc& weight,
-                                 const TensorDesc* bias, const std::array<Axis, 3>& settings,
-                                 std::int64_t groups, Precision precision);
 };
 
 CONVT_EXPORT const char* name(DType dtype) noexcept;

@@ -1,5 +1,6 @@
 // convt for programs that use libtorch: a function on at::Tensor, compiled with your own libtorch.
-// Link convt::torch. The op is registered as torch.ops.convt.conv_transpose2d.
+// Link convt::torch. The ops are registered as torch.ops.convt.conv_transpose2d
+// and conv_transpose3d.
 #pragma once
 
 #include <ATen/Context.h>
@@ -23,6 +24,18 @@ inline Precision torch_precision() {
                                                                           : Precision::fp32;
 }
 
+namespace detail {
+
+// One of the ops by its name.
+using Op = at::Tensor(const at::Tensor&, const at::Tensor&, c10::SymIntArrayRef, int64_t,
+                      const std::optional<at::Tensor>&, const std::optional<at::Tensor>&);
+inline c10::TypedOperatorHandle<Op> op(const char* name) {
+  require_torch_op();
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Op>();
+}
+
+}  // namespace detail
+
 // at::conv_transpose2d answered by convt's kernels.
 //
 //   input     [N, C, H, W]
@@ -40,15 +53,31 @@ inline at::Tensor conv_transpose2d(const at::Tensor& input, const at::Tensor& we
                                    const Geometry& geometry = {},
                                    std::optional<Precision> precision = std::nullopt,
                                    const std::optional<at::Tensor>& packed = std::nullopt) {
-  using Op = at::Tensor(const at::Tensor&, const at::Tensor&, c10::SymIntArrayRef, int64_t,
-                        const std::optional<at::Tensor>&, const std::optional<at::Tensor>&);
-  require_torch_op();
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("convt::conv_transpose2d", "").typed<Op>();
+  static const auto op = detail::op("convt::conv_transpose2d");
   const Geometry& g = geometry;
   const std::vector<int64_t> list{g.stride.h,   g.stride.w,         g.padding.h,
                                   g.padding.w,  g.output_padding.h, g.output_padding.w,
                                   g.dilation.h, g.dilation.w,       g.groups};
+  const auto value = static_cast<int64_t>(precision.value_or(torch_precision()));
+  return op.call(input, weight, c10::fromIntArrayRefSlow(list), value, bias, packed);
+}
+
+// at::conv_transpose3d likewise.
+//
+//   input     [N, C, D, H, W]
+//   weight    [C, out_channels / groups, kD, kH, kW]
+//   packed    the weight in channels_last_3d memory
+inline at::Tensor conv_transpose3d(const at::Tensor& input, const at::Tensor& weight,
+                                   const std::optional<at::Tensor>& bias = std::nullopt,
+                                   const Geometry3d& geometry = {},
+                                   std::optional<Precision> precision = std::nullopt,
+                                   const std::optional<at::Tensor>& packed = std::nullopt) {
+  static const auto op = detail::op("convt::conv_transpose3d");
+  std::vector<int64_t> list;
+  for (const Triple& t :
+       {geometry.stride, geometry.padding, geometry.output_padding, geometry.dilation})
+    list.insert(list.end(), {t.d, t.h, t.w});
+  list.push_back(geometry.groups);
   const auto value = static_cast<int64_t>(precision.value_or(torch_precision()));
   return op.call(input, weight, c10::fromIntArrayRefSlow(list), value, bias, packed);
 }

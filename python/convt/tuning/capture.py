@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convt import functional
+from convt import functional, ops
+from convt.geometry import unpack
 from convt.records import Layer
 
 _COMPOSITE = (
@@ -92,11 +93,9 @@ def _arguments(func: Any, args: tuple[Any, ...]) -> Arguments | None:
             input, weight, bias, each(stride), each(padding), each(output_padding),
             each(dilation), groups,
         )  # fmt: skip
-    if func is torch.ops.convt.conv_transpose2d.default:
-        input, weight, bias, (sh, sw, ph, pw, oph, opw, dh, dw, groups), *_ = args
-        return Arguments(
-            input, weight, bias, [sh, sw], [ph, pw], [oph, opw], [dh, dw], groups
-        )  # fmt: skip
+    if func in (ops.conv_transpose2d, ops.conv_transpose3d):
+        input, weight, geometry, _, *rest = args
+        return Arguments(input, weight, rest[0] if rest else None, *unpack(geometry))
     return None
 
 
