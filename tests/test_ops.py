@@ -311,6 +311,7 @@ SETTINGS = [
     "cudnn.conv.fp32_precision = 'none'; backends.fp32_precision = 'tf32'",
     "cudnn.allow_tf32 = False",
     "cudnn.rnn.fp32_precision = 'ieee'",
+    "backends.disable_global_flags()",
 ]
 
 
@@ -338,6 +339,9 @@ def see():
     try: seen.append(cudnn.allow_tf32)
     except RuntimeError: seen.append("mixed")
 see()
+if backends.flags_frozen():
+    print(seen)
+    sys.exit()
 for value in ("ieee", "tf32", "none"):
     backends.fp32_precision = value; see()
 cudnn.fp32_precision = "ieee"; see()

@@ -6,6 +6,7 @@ itself, or to torch's own convolution.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -132,6 +133,10 @@ QUESTIONS = (
 allows_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+# Within it torch's switches may be set after torch.backends.disable_global_flags() too.
+_settable: Any = private("backends.__allow_nonbracketed_mutation", contextlib.nullcontext)
+
+
 class _Fp32Scope:
     """While a thread is inside, torch's convolutions on CUDA do not multiply fp32 as TF32.
 
@@ -146,31 +151,41 @@ class _Fp32Scope:
         self._before: list[tuple[Any, str, Any]] = []
 
     def __enter__(self) -> None:
-        with self._lock:
+        with self._lock, _settable():
+            if self._inside == 0 and allows_tf32("conv"):
+                try:
+                    self._switch_off()
+                except BaseException:
+                    self._switch_back()
+                    raise
             self._inside += 1
-            if self._inside > 1 or not allows_tf32("conv"):
-                return
-            # From the most general on: a switch that inherits tells its parent's value, and could
-            # not be put back. Those that still say TF32 below a parent that does not are set.
-            backends: Any = torch.backends
-            cudnn = backends.cudnn
-            name: str = "fp32_precision"
-            on: Any = "tf32"
-            off: Any = "ieee"
-            switches = [backends, cudnn, cudnn.conv, cudnn.rnn]
-            if not hasattr(backends, name):  # the older of torch's two ways
-                name, on, off, switches = "allow_tf32", True, False, [cudnn]
-            for switch in switches:
-                before = getattr(switch, name)
-                if switch is backends or before == on:
-                    self._before.append((switch, name, before))
-                    setattr(switch, name, off)
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:
+        with self._lock, _settable():
             self._inside -= 1
-            while self._inside == 0 and self._before:
-                setattr(*self._before.pop())
+            if self._inside == 0:
+                self._switch_back()
+
+    def _switch_off(self) -> None:
+        # From the most general on: a switch that inherits tells its parent's value, and could
+        # not be put back. Those that still say TF32 below a parent that does not are set.
+        backends: Any = torch.backends
+        cudnn = backends.cudnn
+        name: str = "fp32_precision"
+        on: Any = "tf32"
+        off: Any = "ieee"
+        switches = [backends, cudnn, cudnn.conv, cudnn.rnn]
+        if not hasattr(backends, name):  # the older of torch's two ways
+            name, on, off, switches = "allow_tf32", True, False, [cudnn]
+        for switch in switches:
+            before = getattr(switch, name)
+            if switch is backends or before == on:
+                setattr(switch, name, off)
+                self._before.append((switch, name, before))
+
+    def _switch_back(self) -> None:
+        while self._before:
+            setattr(*self._before.pop())
 
 
 fp32_products = _Fp32Scope()
