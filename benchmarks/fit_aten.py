@@ -1,6 +1,7 @@
 """Fit the model of ATen's time to measured records. Needs no GPU.
 
-    python -m benchmarks.fit_aten aot/tuned/nvidia_h200.jsonl --out csrc/dispatch/aten_fit.hpp
+    python -m benchmarks.fit_aten aot/tuned/nvidia_h200.jsonl \
+        --also benchmarks/results/aten_volumes_h200.json --out csrc/dispatch/aten_fit.hpp
 
 Least squares on the logarithm of the time, for 32- and 16-bit types and both layouts. The error
 that it prints is of layers left out of the fit, a fifth at a time.
@@ -9,6 +10,7 @@ that it prints is of layers left out of the fit, a fifth at a time.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from benchmarks.regret import fold_of
 from convt import _C, records, tables
+from convt.records import Layer
 
 LAUNCH_US, FEATURES = _C.aten_launch_us, _C.aten_features
 RIDGE = 0.3  # keeps weights of features that few layers have small
@@ -32,11 +35,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("records", type=Path)
+    parser.add_argument("--also", type=Path, help="JSON of layers that no kernel was timed on")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     table = records.read(arguments.records)
     gpu = _C.Gpu.preset(table.header.device)
     times = {record.layer: record.aten_us for record in table.records}
+    if arguments.also:
+        rows = json.loads(arguments.also.read_text())
+        times |= {Layer.parse(row["problem"]): row["aten_us"] for row in rows}
     weights = []
     for bits in (32, 16):
         for layout in ("nchw", "nhwc"):

@@ -17,6 +17,7 @@ std::array<double, kAtenFeatures> aten_features(const Problem& p, const Gpu& gpu
   constexpr double kWideGroup = 6;  // log2 of the channels that fill a tile of cuDNN's
   constexpr std::int64_t kVector = 8;
   const bool is_odd = p.group_in() % kVector != 0 || p.group_out() % kVector != 0;
+  const bool is_volume = p.d.in > 1 || p.d.kernel > 1;
   return {1,
           std::log(gpu.memory_us(static_cast<double>(p.min_bytes()))),
           std::log(gpu.math_us(p.flops(), p.math)),
@@ -27,7 +28,9 @@ std::array<double, kAtenFeatures> aten_features(const Problem& p, const Gpu& gpu
           log2(p.taps()),
           is_odd ? 1.0 : 0.0,
           log2(p.d.dilation * p.h.dilation * p.w.dilation),
-          p.h.in == 1 ? 1.0 : 0.0};
+          p.h.in == 1 ? 1.0 : 0.0,
+          is_volume ? 1.0 : 0.0,
+          is_volume ? log2(p.groups) : 0.0};
 }
 
 double aten_us(const Problem& problem, const Gpu& gpu) noexcept {

@@ -9,7 +9,7 @@
 
 namespace convt {
 
-inline constexpr std::size_t kAtenFeatures = 11;
+inline constexpr std::size_t kAtenFeatures = 13;
 inline constexpr double kAtenLaunchUs = 4;  // the least that any call takes
 
 // log(time without the launch) is a weighted sum of these numbers.
