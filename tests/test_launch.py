@@ -399,6 +399,7 @@ def under(mode):
 assert eager() is not None
 others = dict(
     no_tensor=eager(1),
+    one_image=eager(x[0]),
     a_subclass=eager(x.as_subclass(type("Sub", (torch.Tensor,), {}))),
     sparse=eager(x.to_sparse()),
     another_dtype=eager(x.double()),
@@ -430,6 +431,15 @@ def test_what_an_eager_call_leaves_to_others(run_eager):
     assert len(only(calls, "cuLaunchKernel")) == 2  # the weight's and the layer's
 
 
+def test_an_image_without_a_batch_is_a_batch_of_one(run_eager):
+    _, calls = run_eager("""
+for images in x, x[0]:
+    y = convt.conv_transpose2d(images, weight, bias, 2, 1, precision="fp32")
+    assert y.shape == F.conv_transpose2d(images, weight, bias, 2, 1).shape
+""")
+    assert len(only(calls, "cuLaunchKernel")) == 4  # each packs the weight and answers
+
+
 def test_an_eager_call_says_when_aten_answers(run_eager):
     run_eager("""
 double = [t.double() for t in (x, weight, bias)]
@@ -443,7 +453,6 @@ assert torch.equal(y, F.conv_transpose2d(*double, 2))
 def test_bad_eager_calls_are_refused(run_eager):
     run_eager("""
 for changes, words in (
-    (dict(x=x[0]), "expected input to have 4 dimensions"),
     (dict(x=x[:, :4].contiguous()), "expected input to have 8 channels for weight"),
     (dict(bias=torch.randn(8)), "expected bias to be 1-dimensional with 4 elements, got size [8]"),
     (dict(stride=0), "expected stride to be positive, got (0, 0)"),

@@ -191,7 +191,8 @@ py::object conv_transpose(PyObject* const* arguments) {
   View x, w, b, p;
   Settings settings;
   if (!x.of(input) || !w.of(weight) || !x.given || !w.given || !b.of(bias) || !w.is_like(x) ||
-      !b.is_like(x) || !read(geometry, settings) || !is_plain())
+      !b.is_like(x) || !read(geometry, settings) || x.tensor.ndim != settings.dims + 2 ||
+      !is_plain())
     return py::none();
   Frozen frozen;
   if (Frozen::of(kept, frozen) && frozen.is_of(weight, w.tensor) &&
