@@ -1,6 +1,6 @@
-"""Make the record files that ship: the zoo, KernelBench, and a grid of layers between them.
+"""Make the record files that ship: the zoo, KernelBench, and grids of layers between them.
 
-    python -m benchmarks.tune --out FOLDER [--seconds 200] [--parts zoo,kernelbench,grid] [--proxy "RTX 4090"]
+    python -m benchmarks.tune --out FOLDER [--seconds 200] [--parts zoo,kernelbench,volumes,grid] [--proxy "RTX 4090"]
 
 Writes FOLDER/<gpu>.jsonl, and FOLDER/left_out_<gpu>.jsonl for the fifth of the zoo that no table is
 made of. A file that is there is extended: layers that it has are skipped. A family of which a kernel
@@ -53,7 +53,8 @@ IMAGES = ((8, 32), (1, 128), (32, 8))  # (batch, height and width)
 
 
 def zoo() -> Iterator[Call]:
-    for row, layout in itertools.product(json.loads(LAYERS[2].read_text()), LAYOUTS):
+    rows = [row for axes in (2, 3) for row in json.loads(LAYERS[axes].read_text())]
+    for row, layout in itertools.product(rows, LAYOUTS):
         yield Call(layer_of(row, layout), row["id"])
 
 
@@ -83,11 +84,25 @@ def grid() -> Iterator[Call]:
         yield Call(layer, f"grid {layer}")
 
 
-PARTS = {"zoo": zoo, "kernelbench": kernelbench, "grid": grid}
+def volumes() -> Iterator[Call]:
+    """As in the decoders of 3-D U-Nets: fewer channels, more voxels."""
+    sizes = ((2, 64, 32, 64), (2, 128, 64, 32), (2, 256, 128, 16), (2, 320, 256, 8))
+    shapes = ((2, 2, 0, 0), (4, 2, 1, 0), (3, 2, 1, 1), (3, 1, 1, 0))
+    for shape, size, layout, math in itertools.product(shapes, sizes, LAYOUTS, ("f16", "tf32")):
+        batch, into, out, side = size
+        kernel, stride, padding, output_padding = ((number,) * 3 for number in shape)
+        layer = Layer(
+            math, layout, batch, into, out, (side,) * 3, kernel, stride, padding, output_padding,
+            (1,) * 3,
+        )  # fmt: skip
+        yield Call(layer, f"volumes {layer}")
+
+
+PARTS = {"zoo": zoo, "kernelbench": kernelbench, "volumes": volumes, "grid": grid}
 
 
 class Files:
-    """A table and its left-out fifth, written after each layer."""
+    """A table and its left-out fifth, written every few seconds and in the end."""
 
     def __init__(self, folder: Path, header: records.Header) -> None:
         name = records.file_name(header.device)
@@ -97,13 +112,21 @@ class Files:
             for left_out, path in self.paths.items()
         }
 
+        self.written = time.monotonic()
+
     def layers(self) -> set[Layer]:
         return {record.layer for table in self.tables.values() for record in table.records}
 
     def add(self, call: Call, found: tuple[records.Record, ...]) -> None:
         left_out = is_left_out(call.name)
         self.tables[left_out] = self.tables[left_out].extended(found)
-        records.write(self.paths[left_out], self.tables[left_out])
+        if time.monotonic() > self.written + 5:
+            self.write()
+
+    def write(self) -> None:
+        for left_out, path in self.paths.items():
+            records.write(path, self.tables[left_out])
+        self.written = time.monotonic()
 
 
 class CarefulBench(GpuBench):
@@ -177,7 +200,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=200.0, help="of measuring")
-    parser.add_argument("--parts", default="zoo,kernelbench,grid")
+    parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--without", default="", help="families to leave out, commas between")
     parser.add_argument("--proxy", help="a product like 'RTX 4090'")
     arguments = parser.parse_args()
@@ -219,6 +242,8 @@ def main() -> None:
             if not isinstance(error, torch.OutOfMemoryError):  # the context may be lost: start anew
                 with failed.open("a") as file:
                     print(*CarefulBench.latest, file=file)
+                for each in files:
+                    each.write()
                 sys.exit(3)
             torch.cuda.empty_cache()
             continue
@@ -228,6 +253,8 @@ def main() -> None:
             f"{len(result.records)} timed",
             flush=True,
         )
+    for each in files:
+        each.write()
 
 
 if __name__ == "__main__":
