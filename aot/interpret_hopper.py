@@ -90,8 +90,8 @@ class Map:
 
     def __init__(self, base: Any, spec: dict[str, Any], block: list[int]):
         self.base, self.sizes, self.strides = base, spec["sizes"], spec["strides"]
-        # A block wider than the swizzle takes several copies: its own shape counts.
-        self.box = [max(pair) for pair in zip(spec["box"], block, strict=True)]
+        # A block wider than the swizzle takes several copies.
+        self.box = [*spec["box"][:-1], max(spec["box"][-1], block[-1])]
         self.rounds = spec["element"] == "tf32"
         self.dtype, self.layout = DTYPES[base.dtype], None
         self.block_type = Block(block, base.element_size())

@@ -84,6 +84,8 @@ SPECIALS = {"nan": 0x7F800001, "infinity": 0x7F800000, "largest": 0x7F7FFFFF}
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("special", SPECIALS)
 def test_inputs_that_are_not_finite_or_large(special, geometry, channels, precision, layout):
+    if (precision, special) == ("tf32", "largest"):
+        pytest.skip("to the nearest TF32 it is infinity, in torch too where its kernels round")
     kernel, stride, padding, _ = GEOMETRIES[geometry]
     x = torch.zeros(1, channels, 16, 32, device="cuda")
     x.view(torch.int32)[0, 3, 5, 7] = SPECIALS[special]

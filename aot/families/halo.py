@@ -20,36 +20,35 @@ class Shape:
     phases: tuple[int, int]  # that a tile computes: rows, columns
     periods: int  # KiB for boxes of the input
     stages: int  # of weights in flight,
-    rows: int  # blocks of weights that come together: a product of 256 clocks is too short a step
+    rows: int = 1  # blocks of weights that come together, where a product takes 64 clocks
+    lag: int = 1  # products in flight while the next is prepared: more where they are short
+    maths: tuple[str, ...] = ("tf32", "f16")
 
 
+ALL = ("tf32", "f16", "bf16")
 SHAPES = (
-    Shape("nhwc", 128, 64, (2, 2), 96, 5, 2),
-    Shape("nhwc", 128, 128, (1, 2), 80, 7, 1),
-    Shape("nhwc", 256, 64, (1, 2), 112, 4, 2),
-    Shape("nhwc", 256, 64, (1, 1), 112, 4, 2),
-    Shape("nhwc", 256, 128, (1, 1), 96, 6, 1),
-    Shape("nhwc", 128, 64, (1, 1), 96, 5, 2),
-    Shape("nhwc", 128, 128, (1, 1), 80, 8, 1),
-    Shape("nhwc", 128, 32, (2, 2), 112, 8, 2),
-    Shape("nhwc", 128, 16, (2, 2), 112, 8, 2),
-    Shape("nhwc", 256, 32, (1, 1), 112, 8, 2),
-    Shape("rows", 128, 64, (2, 2), 96, 5, 2),
-    Shape("rows", 128, 128, (1, 2), 80, 8, 1),
-    Shape("rows", 256, 64, (1, 2), 112, 10, 1),
-    Shape("rows", 128, 64, (1, 1), 96, 5, 2),
-    Shape("lines", 256, 64, (1, 1), 96, 4, 2),
-    Shape("lines", 256, 128, (1, 1), 96, 4, 1),
-    Shape("fold", 128, 256, (1, 1), 64, 4, 1),
-    Shape("fold", 128, 128, (1, 1), 64, 8, 1),
-    Shape("fold", 128, 32, (2, 1), 112, 8, 2),
+    Shape("nhwc", 128, 128, (1, 2), 80, 7, maths=ALL),
+    Shape("nhwc", 128, 128, (1, 1), 80, 8),
+    Shape("nhwc", 256, 64, (1, 2), 112, 8, lag=2, maths=ALL),
+    Shape("nhwc", 256, 64, (1, 1), 112, 8, lag=2),
+    Shape("nhwc", 128, 64, (1, 1), 96, 10, lag=2, maths=ALL),
+    Shape("nhwc", 256, 32, (1, 1), 112, 16, lag=3),
+    Shape("rows", 128, 128, (1, 2), 80, 8),
+    Shape("rows", 256, 64, (1, 2), 112, 10, maths=ALL),
+    Shape("rows", 128, 64, (1, 1), 96, 10, lag=2, maths=ALL),
+    Shape("lines", 256, 64, (1, 1), 96, 8, lag=2),
+    Shape("lines", 256, 128, (1, 1), 96, 4),
+    Shape("fold", 128, 256, (1, 1), 64, 4),
+    Shape("fold", 128, 128, (1, 1), 64, 8, maths=ALL),
+    Shape("fold", 128, 32, (2, 1), 112, 8, rows=2),
 )
 
 
 def variants() -> Iterator[Variant]:
     for math in TRITON_NAMES:
         for shape in SHAPES:
-            yield _variant(math, shape)
+            if math in shape.maths:
+                yield _variant(math, shape)
         yield _prepare(math, "nchw")
         yield _prepare(math, "nhwc")
 
@@ -75,7 +74,7 @@ def _variant(math: str, shape: Shape) -> Variant:
             "y_c" if shape.kind == "nhwc" else "y_w": 1,
             "KIND": shape.kind, "BLOCK_PIXELS": shape.pixels, "BLOCK_OUT": shape.columns,
             "BLOCK_K": depth, "GROUP_H": height, "GROUP_W": width, "PERIODS": shape.periods,
-            "STAGES": shape.stages, "ROWS": shape.rows, "STRAIGHT": straight,
+            "STAGES": shape.stages, "ROWS": shape.rows, "LAG": shape.lag, "STRAIGHT": straight,
         },
         traits={"kind": KINDS.index(shape.kind)},
         types={

@@ -26,20 +26,28 @@ from aot.kernels.halo_store import add_bias, put_all
 from aot.kernels.halo_tiles import (
     ARRIVALS,
     BOXES,
-    BYTE_BITS,
+    PAIR,
+    PAIR_BITS,
     PERIOD,
     Box,
     Output,
     Place,
     Rings,
+    Side,
     Taps,
     Tiles,
+    advanced,
+    before,
+    blocks_of,
+    depths_of,
+    digits_of,
     following,
     mma_layout,
     place_of,
     rows_of,
     shape_of,
-    spans,
+    span_of,
+    tap_of,
     weight_block,
 )
 
@@ -48,25 +56,31 @@ __all__ = ["halo", "halo_prepare"]  # the kernels of this family
 
 @gluon.jit
 def load_boxes(x, rings, tiles, taps, box, shape: gl.constexpr):
-    UNIT: gl.constexpr = PERIOD * shape.depth * x.dtype.primitive_bitwidth // 8
+    UNIT: gl.constexpr = PAIR * shape.depth * x.dtype.primitive_bitwidth // 8
     slot = 0
     parity = 1
-    for tile in range(gl.program_id(0), tiles.total, gl.num_programs(0)):
-        _column, group, r_h, r_w, n0, h0, w0 = place_of(tile, tiles, taps, shape)
-        top, left, width, _rows, _columns = spans(r_h, r_w, taps, shape)
-        for block in range(tiles.blocks):
-            for u in range(width):
-                full = rings.x_full.index(slot)
-                mbarrier.wait(rings.x_empty.index(slot), parity)
-                # Its instruction has a constant number of bytes: one for each bit that is set.
-                for bit in gl.static_range(BYTE_BITS):
-                    if ((box.periods >> bit) & 1) == 1:
-                        mbarrier.expect(full, UNIT << bit)
-                to = rings.x.index(slot * box.periods)
-                to = to._reinterpret(x.dtype, x.block_type.shape, x.layout)
-                of = [n0, h0 + top, w0 + left + u, group, block * shape.depth]
-                tma.async_copy_global_to_shared(x, of, full, to)
-                slot, parity = following(slot, parity, box.stages)
+    at = digits_of(gl.program_id(0), tiles)
+    for _tile in range(gl.program_id(0), tiles.total, gl.num_programs(0)):
+        _column, group, r_w, r_h, w0, h0, o_d, n0 = place_of(at, tiles, shape)
+        span = span_of(r_h, r_w, taps, shape)
+        front, back, _tap = depths_of(o_d, taps.d)
+        for depth in range(front, back, taps.d.step):
+            n = n0 * tiles.in_d + depth
+            for block in range(blocks_of(depth, tiles)):
+                for i in range(span.width):
+                    full = rings.x_full.index(slot)
+                    mbarrier.wait(rings.x_empty.index(slot), parity)
+                    # Its instruction has a constant number of bytes: one for each bit that is set.
+                    for bit in gl.static_range(PAIR_BITS):
+                        if ((box.pairs >> bit) & 1) == 1:
+                            mbarrier.expect(full, UNIT << bit)
+                    to = rings.x.index(slot * box.periods * PERIOD)
+                    to = to._reinterpret(x.dtype, x.block_type.shape, x.layout)
+                    column = w0 + span.left + i * taps.w.step
+                    of = [n, h0 + span.top, column, group, block * shape.depth]
+                    tma.async_copy_global_to_shared(x, of, full, to)
+                    slot, parity = following(slot, parity, box.stages)
+        at = advanced(at, tiles)
 
 
 @gluon.jit
@@ -78,35 +92,48 @@ def load_block(weight, at, ready, to, some, shape: gl.constexpr):
 
 
 @gluon.jit
+def load_rows(weight, rings, at, begin, end, ring, taps, shape: gl.constexpr):
+    """Weights of the row shifts of one phase, from the tap of `at` on downwards."""
+    group, tap, column, k = at
+    slot, parity = ring
+    row_taps = taps.h.period * taps.kernel_w
+    for r in range(begin, end, shape.rows * taps.h.step):
+        ready = rings.w_full.index(slot)
+        mbarrier.wait(rings.w_empty.index(slot), parity)
+        if shape.rows == 1:
+            mbarrier.expect(ready, weight.block_type.nbytes)
+            load_block(weight, (group, tap, column, k), ready, rings.w.index(slot), True, shape)
+        else:
+            both = r + taps.h.step < end
+            mbarrier.expect(ready, weight.block_type.nbytes, pred=both == 0)
+            mbarrier.expect(ready, 2 * weight.block_type.nbytes, pred=both)
+            to = 2 * slot
+            load_block(weight, (group, tap, column, k), ready, rings.w.index(to), True, shape)
+            below = (group, tap - row_taps, column, k)
+            load_block(weight, below, ready, rings.w.index(to + 1), both, shape)
+        tap -= shape.rows * row_taps
+        slot, parity = following(slot, parity, shape.stages)
+    return slot, parity
+
+
+@gluon.jit
 def load_weights(weight, rings, tiles, taps, shape: gl.constexpr):
-    slot = 0
-    parity = 1
-    row_taps = taps.stride_h * taps.kernel_w
-    for tile in range(gl.program_id(0), tiles.total, gl.num_programs(0)):
-        column, group, r_h, r_w, _n0, _h0, _w0 = place_of(tile, tiles, taps, shape)
-        top, left, width, rows, columns = spans(r_h, r_w, taps, shape)
-        for block in range(tiles.blocks):
-            for u in range(width):
-                for g in gl.static_range(shape.group_h * shape.group_w):
-                    tap_h = r_h + g // shape.group_w + taps.padding_h - top * taps.stride_h
-                    tap_w = r_w + g % shape.group_w + taps.padding_w - (left + u) * taps.stride_w
-                    begin, end = rows_of(u, rows, columns, g, shape)
-                    first = tap_h * taps.kernel_w + tap_w
-                    for r in range(begin, end, shape.rows):
-                        ready = rings.w_full.index(slot)
-                        mbarrier.wait(rings.w_empty.index(slot), parity)
-                        at = (group, first - r * row_taps, column, block * shape.depth)
-                        if shape.rows == 1:
-                            mbarrier.expect(ready, weight.block_type.nbytes)
-                            load_block(weight, at, ready, rings.w.index(slot), True, shape)
-                        else:
-                            both = r + 1 < end
-                            mbarrier.expect(ready, weight.block_type.nbytes, pred=both == 0)
-                            mbarrier.expect(ready, 2 * weight.block_type.nbytes, pred=both)
-                            load_block(weight, at, ready, rings.w.index(2 * slot), True, shape)
-                            at = (group, at[1] - row_taps, column, at[3])
-                            load_block(weight, at, ready, rings.w.index(2 * slot + 1), both, shape)
-                        slot, parity = following(slot, parity, shape.stages)
+    ring = (0, 1)
+    at = digits_of(gl.program_id(0), tiles)
+    for _tile in range(gl.program_id(0), tiles.total, gl.num_programs(0)):
+        column, group, r_w, r_h, _w0, _h0, o_d, _n0 = place_of(at, tiles, shape)
+        span = span_of(r_h, r_w, taps, shape)
+        front, back, tap_d = depths_of(o_d, taps.d)
+        for depth in range(front, back, taps.d.step):
+            for block in range(blocks_of(depth, tiles)):
+                for i in range(span.width):
+                    for g in gl.static_range(shape.group_h * shape.group_w):
+                        tap = tap_of(i, tap_d, span, taps, g, shape)
+                        of = (group, tap, column, block * shape.depth)
+                        begin, end = rows_of(i, span, g, shape)
+                        ring = load_rows(weight, rings, of, begin, end, ring, taps, shape)
+            tap_d -= taps.d.period
+        at = advanced(at, tiles)
 
 
 @gluon.jit
@@ -123,32 +150,35 @@ def product(acc, rings, pixels, block, shape: gl.constexpr, FLAT: gl.constexpr):
 
 @gluon.jit
 def multiply_rows(
-    acc, rings, base, begin, end, state, box, shape: gl.constexpr, FLAT: gl.constexpr
+    acc, rings, x_slot, begin, end, step, state, box, shape: gl.constexpr, FLAT: gl.constexpr
 ):
-    """Products of one phase with the box at `base`: `shape.rows` row shifts a step."""
-    slot, parity, done, busy, x_done, x_busy = state
-    for r in range(begin, end, shape.rows):
+    """Products of one phase with a box: `shape.rows` row shifts a step.
+
+    The last `shape.lag` steps run while the next is prepared; what earlier ones read is given back.
+    """
+    slot, parity, held, x_left = state
+    base = x_slot * box.periods * PERIOD
+    for r in range(begin, end, shape.rows * step):
         mbarrier.wait(rings.w_full.index(slot), parity)
-        at = base + r * box.row_periods
+        at = base + r * box.row
         if shape.rows == 1:
             acc = product(acc, rings, at, slot, shape, FLAT)
-            acc = warpgroup_mma_wait(1, deps=[acc])
-        elif r + 1 < end:
+            acc = warpgroup_mma_wait(shape.lag, deps=[acc])
+        elif r + step < end:
             acc = product(acc, rings, at, 2 * slot, shape, FLAT)
-            acc = product(acc, rings, at + box.row_periods, 2 * slot + 1, shape, FLAT)
+            acc = product(acc, rings, at + step * box.row, 2 * slot + 1, shape, FLAT)
             acc = warpgroup_mma_wait(2, deps=[acc])
         else:
             acc = product(acc, rings, at, 2 * slot, shape, FLAT)
             acc = warpgroup_mma_wait(1, deps=[acc])
-        # The step before this one is complete: what it read may be overwritten.
-        mbarrier.arrive(rings.w_empty.index(done), count=1, pred=busy == 1)
-        if x_busy == 1:
-            mbarrier.arrive(rings.x_empty.index(x_done), count=1)
-        done = slot
-        busy = 1
-        x_busy = 0
+        done = before(slot, shape.lag, shape.stages)
+        mbarrier.arrive(rings.w_empty.index(done), count=1, pred=held == shape.lag)
+        if x_left == 1:
+            mbarrier.arrive(rings.x_empty.index(before(x_slot, 1, box.stages)), count=1)
+        held = gl.minimum(held + 1, shape.lag)
+        x_left -= 1
         slot, parity = following(slot, parity, shape.stages)
-    return acc, (slot, parity, done, busy, x_done, x_busy)
+    return acc, (slot, parity, held, x_left)
 
 
 @gluon.jit
@@ -161,57 +191,79 @@ def multiply_all(rings, bias, y, has_bias, tiles, taps, box, out, shape: gl.cons
     FLAT: gl.constexpr = rings.x.layout
     x_slot = 0
     x_parity = 0
-    # Slot and parity of the next weights; what the last product read, and whether it is held.
-    state = (0, 0, 0, 0, 0, 0)
-    for tile in range(gl.program_id(0), tiles.total, gl.num_programs(0)):
-        column, group, r_h, r_w, n0, h0, w0 = place_of(tile, tiles, taps, shape)
-        _top, _left, width, rows, columns = spans(r_h, r_w, taps, shape)
+    # Slot and parity of the next weights, steps that may still run, and after how many of them
+    # the box before this one is given back.
+    state = (0, 0, 0, 0)
+    at = digits_of(gl.program_id(0), tiles)
+    for _tile in range(gl.program_id(0), tiles.total, gl.num_programs(0)):
+        column, group, r_w, r_h, w0, h0, o_d, n0 = place_of(at, tiles, shape)
+        span = span_of(r_h, r_w, taps, shape)
+        step = taps.h.step
         a0 = gl.zeros([R, C], gl.float32, layout=MMA)
         a1 = a0
         a2 = a0
         a3 = a0
-        for _ in range(tiles.blocks):
-            for u in range(width):
-                mbarrier.wait(rings.x_full.index(x_slot), x_parity)
-                base = x_slot * box.periods
-                b, e = rows_of(u, rows, columns, 0, shape)
-                a0, state = multiply_rows(a0, rings, base, b, e, state, box, shape, FLAT)
-                if GROUPS > 1:
-                    b, e = rows_of(u, rows, columns, 1, shape)
-                    a1, state = multiply_rows(a1, rings, base, b, e, state, box, shape, FLAT)
-                if GROUPS > 2:
-                    b, e = rows_of(u, rows, columns, 2, shape)
-                    a2, state = multiply_rows(a2, rings, base, b, e, state, box, shape, FLAT)
-                    b, e = rows_of(u, rows, columns, 3, shape)
-                    a3, state = multiply_rows(a3, rings, base, b, e, state, box, shape, FLAT)
-                state = (state[0], state[1], state[2], state[3], x_slot, 1)
-                x_slot, x_parity = following(x_slot, x_parity, box.stages)
+        front, back, _tap = depths_of(o_d, taps.d)
+        for depth in range(front, back, taps.d.step):
+            for _ in range(blocks_of(depth, tiles)):
+                for i in range(span.width):
+                    mbarrier.wait(rings.x_full.index(x_slot), x_parity)
+                    b, e = rows_of(i, span, 0, shape)
+                    a0, state = multiply_rows(
+                        a0, rings, x_slot, b, e, step, state, box, shape, FLAT
+                    )
+                    if GROUPS > 1:
+                        b, e = rows_of(i, span, 1, shape)
+                        a1, state = multiply_rows(
+                            a1, rings, x_slot, b, e, step, state, box, shape, FLAT
+                        )
+                    if GROUPS > 2:
+                        b, e = rows_of(i, span, 2, shape)
+                        a2, state = multiply_rows(
+                            a2, rings, x_slot, b, e, step, state, box, shape, FLAT
+                        )
+                        b, e = rows_of(i, span, 3, shape)
+                        a3, state = multiply_rows(
+                            a3, rings, x_slot, b, e, step, state, box, shape, FLAT
+                        )
+                    if shape.lag > 1:  # noqa: SIM102 (a constant)
+                        if state[3] > 0:  # the box had fewer steps
+                            a0 = warpgroup_mma_wait(1, deps=[a0])
+                            done = before(x_slot, 1, box.stages)
+                            mbarrier.arrive(rings.x_empty.index(done), count=1)
+                    state = (state[0], state[1], state[2], shape.lag)
+                    x_slot, x_parity = following(x_slot, x_parity, box.stages)
         if GROUPS == 1:
             a0 = warpgroup_mma_wait(0, deps=[a0])
         elif GROUPS == 2:
             a0, a1 = warpgroup_mma_wait(0, deps=[a0, a1])
         else:
             a0, a1, a2, a3 = warpgroup_mma_wait(0, deps=[a0, a1, a2, a3])
-        mbarrier.arrive(rings.w_empty.index(state[2]), count=1, pred=state[3] == 1)
-        mbarrier.arrive(rings.x_empty.index(state[4]), count=1, pred=state[5] == 1)
-        state = (state[0], state[1], state[2], 0, state[4], 0)
+        for i in gl.static_range(1, shape.lag + 1):
+            done = before(state[0], i, shape.stages)
+            mbarrier.arrive(rings.w_empty.index(done), count=1, pred=state[2] >= i)
+        done = before(x_slot, 1, box.stages)
+        mbarrier.arrive(rings.x_empty.index(done), count=1, pred=state[2] > 0)
+        state = (state[0], state[1], 0, 0)
 
         if has_bias:
-            at = bias + group * out.group_out
-            a0 = add_bias(a0, at, column, out, ROWS_FIRST, shape)
+            values = bias + group * out.group_out
+            a0 = add_bias(a0, values, column, out, ROWS_FIRST, shape)
             if GROUPS > 1:
-                a1 = add_bias(a1, at, column, out, ROWS_FIRST, shape)
+                a1 = add_bias(a1, values, column, out, ROWS_FIRST, shape)
             if GROUPS > 2:
-                a2 = add_bias(a2, at, column, out, ROWS_FIRST, shape)
-                a3 = add_bias(a3, at, column, out, ROWS_FIRST, shape)
+                a2 = add_bias(a2, values, column, out, ROWS_FIRST, shape)
+                a3 = add_bias(a3, values, column, out, ROWS_FIRST, shape)
         o_h = h0 * out.step_h + r_h
         start = n0.to(gl.int64) * out.y_n + o_h.to(gl.int64) * out.y_h
+        start += o_d.to(gl.int64) * out.y_d
         start += (group * out.group_out).to(gl.int64) * out.y_c
         images = gl.minimum(out.batch - n0, tiles.tile_n)
         # Zero, which the compiler must not know: else it keeps all tiles' pixels in registers.
         first = state[0] >> 16
         place = Place(start, first, images, out.out_h - o_h, w0, r_w - out.back, column)
         put_all(y, (a0, a1, a2, a3), place, out, shape)
+        at = advanced(at, tiles)
 
 
 @gluon.jit
@@ -226,26 +278,55 @@ def halo(
     groups,
     tiles_w,
     tiles_h,
+    tiles_d,
+    step_out,  # the number of programs in digits of a tile's number
+    step_group,
+    step_phase_w,
+    step_phase_h,
+    step_w,
+    step_h,
+    step_d,
+    step_n,
     tile_w,
     tile_h,
     tile_n,
     blocks,
     taps_h,
     taps_w,
+    phases_d,
+    padding_d,
+    least_d,
+    more_d,
+    extra_d,
+    period_d,
+    apart_d,
     phases_h,
+    shift_h,
+    rest_h,
+    least_h,
+    more_h,
+    extra_h,
+    period_h,
+    apart_h,
     phases_w,
-    padding_h,
-    before_w,
-    box_periods,
-    row_periods,
+    shift_w,
+    rest_w,
+    least_w,
+    more_w,
+    extra_w,
+    period_w,
+    apart_w,
+    box_pairs,
     boxes,
     rows,
     images,
     group_out,
+    in_d,
     out_h,
     out_w,
     y_n,
     y_c,
+    y_d,
     y_h,
     y_w,
     stride_h,
@@ -264,10 +345,11 @@ def halo(
     PERIODS: gl.constexpr,  # of all boxes
     STAGES: gl.constexpr,  # of weights, each of ROWS blocks
     ROWS: gl.constexpr,
+    LAG: gl.constexpr,
     STRAIGHT: gl.constexpr,
 ):
     SHAPE: gl.constexpr = shape_of(
-        KIND, BLOCK_PIXELS, BLOCK_OUT, BLOCK_K, GROUP_H, GROUP_W, STAGES, ROWS, STRAIGHT
+        KIND, BLOCK_PIXELS, BLOCK_OUT, BLOCK_K, GROUP_H, GROUP_W, STAGES, ROWS, LAG, STRAIGHT
     )
     BITS: gl.constexpr = inputs.dtype.primitive_bitwidth
     FLAT: gl.constexpr = gl.NVMMASharedLayout(128, BITS, 2)
@@ -276,7 +358,7 @@ def halo(
     BLOCK: gl.constexpr = weight_block(SHAPE)
     BARRIER: gl.constexpr = mbarrier.MBarrierLayout()
     rings = Rings(
-        gl.allocate_shared_memory(inputs.dtype, [PERIODS, PERIOD, BLOCK_K], FLAT),
+        gl.allocate_shared_memory(inputs.dtype, [PERIODS * PERIOD, 1, BLOCK_K], FLAT),
         gl.allocate_shared_memory(inputs.dtype, [STAGES * ROWS, BLOCK[0], BLOCK[1]], WEIGHTS),
         gl.allocate_shared_memory(gl.int64, [BOXES, 1], BARRIER),
         gl.allocate_shared_memory(gl.int64, [BOXES, 1], BARRIER),
@@ -284,8 +366,8 @@ def halo(
         gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER),
     )
     arrivals = 0
-    for bit in gl.static_range(BYTE_BITS):
-        arrivals += (box_periods >> bit) & 1
+    for bit in gl.static_range(PAIR_BITS):
+        arrivals += (box_pairs >> bit) & 1
     for i in gl.static_range(BOXES):
         for count in gl.static_range(1, ARRIVALS + 1):
             if arrivals == count:
@@ -295,13 +377,23 @@ def halo(
         mbarrier.init(rings.w_full.index(i), count=1)
         mbarrier.init(rings.w_empty.index(i), count=1)
     fence_async_shared()
-    taps = Taps(taps_h, taps_w, phases_h, phases_w, padding_h, before_w)
-    counts = Tiles(tiles, tiles_out, groups, tiles_w, tiles_h, tile_w, tile_h, tile_n, blocks)
-    box = Box(box_periods, row_periods, boxes)
+    taps = Taps(
+        Side(phases_d, padding_d, 0, least_d, more_d, extra_d, period_d, apart_d),
+        Side(phases_h, shift_h, rest_h, least_h, more_h, extra_h, period_h, apart_h),
+        Side(phases_w, shift_w, rest_w, least_w, more_w, extra_w, period_w, apart_w),
+        taps_h, taps_w,
+    )  # fmt: skip
+    counts = Tiles(
+        tiles, tiles_out, groups, phases_w // GROUP_W, phases_h // GROUP_H,
+        tiles_w, tiles_h, tiles_d, tile_w, tile_h, tile_n, blocks, in_d,
+        step_out, step_group, step_phase_w, step_phase_h, step_w, step_h, step_d, step_n,
+    )  # fmt: skip
+    box = Box(box_pairs, (box_pairs * PAIR + PERIOD - 1) // PERIOD, tile_w, boxes)
     out = Output(
-        images, group_out, out_h, out_w, y_n, y_c, y_h, y_w, stride_h, stride_w, fold, back,
+        images, group_out, out_h, out_w, y_n, y_c, y_d, y_h, y_w, stride_h, stride_w, fold, back,
         counts, rows, by_row, by_w, by_fold,
     )  # fmt: skip
+    LOADING: gl.constexpr = 56 if ROWS == 2 else 24  # registers; accumulators need the others
     gl.warp_specialize(
         [
             (multiply_all, (rings, bias, y, has_bias, counts, taps, box, out, SHAPE)),
@@ -309,5 +401,5 @@ def halo(
             (load_weights, (columns, rings, counts, taps, SHAPE)),
         ],
         [1, 1],
-        [40, 40],
+        [LOADING, LOADING],
     )

@@ -6,9 +6,10 @@ from typing import NamedTuple
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-PERIOD = gl.constexpr(8)  # pixels of a swizzle period; box rows are whole periods
+PERIOD = gl.constexpr(8)  # pixels of a swizzle period; boxes begin at whole periods
+PAIR = gl.constexpr(2)  # pixels; box rows are whole pairs
 BOXES = gl.constexpr(8)  # in flight, at most
-BYTE_BITS = gl.constexpr(8)  # a box has under 2^8 periods,
+PAIR_BITS = gl.constexpr(10)  # a box has under 2^10 pairs,
 ARRIVALS = gl.constexpr(4)  # a number with so many bits set at most
 
 
@@ -24,16 +25,33 @@ class Shape:
     group_w: int
     stages: int  # of the ring of weights
     rows: int  # shifts whose weights come together: 1 or 2
+    lag: int  # steps that run while later ones are prepared
     straight: int  # whether weights come with their columns innermost (16-bit ones)
 
 
+class Side(NamedTuple):
+    """The taps of an axis: padding = shift * stride + rest (of depth, shift = padding).
+
+    A phase of residue r (of phase plus padding) has taps + (r < more) * extra taps, `period` apart;
+    from one to the next the input shifts by `step`.
+    """
+
+    stride: gl.tensor
+    shift: gl.tensor
+    rest: gl.tensor
+    taps: gl.tensor
+    more: gl.tensor
+    extra: gl.tensor
+    period: gl.tensor
+    step: gl.tensor
+
+
 class Taps(NamedTuple):
+    d: Side
+    h: Side
+    w: Side
     kernel_h: gl.tensor
     kernel_w: gl.tensor
-    stride_h: gl.tensor
-    stride_w: gl.tensor
-    padding_h: gl.tensor
-    padding_w: gl.tensor
 
 
 class Tiles(NamedTuple):
@@ -42,17 +60,31 @@ class Tiles(NamedTuple):
     total: gl.tensor
     columns: gl.tensor
     groups: gl.tensor
+    phases_w: gl.tensor
+    phases_h: gl.tensor
     wide: gl.tensor
     high: gl.tensor
+    deep: gl.tensor
     tile_w: gl.tensor
     tile_h: gl.tensor
     tile_n: gl.tensor
     blocks: gl.tensor  # of input channels
+    in_d: gl.tensor
+    # The number of programs in the digits of a tile's number.
+    step_out: gl.tensor
+    step_group: gl.tensor
+    step_phase_w: gl.tensor
+    step_phase_h: gl.tensor
+    step_w: gl.tensor
+    step_h: gl.tensor
+    step_d: gl.tensor
+    step_n: gl.tensor
 
 
 class Box(NamedTuple):
-    periods: gl.tensor
-    row_periods: gl.tensor
+    pairs: gl.tensor
+    periods: gl.tensor  # that it takes
+    row: gl.tensor  # pixels
     stages: gl.tensor  # of the ring of boxes
 
 
@@ -65,6 +97,19 @@ class Rings(NamedTuple):
     w_empty: gl.shared_memory_descriptor
 
 
+class Span(NamedTuple):
+    """What a tile's phases come to: its lowest shifts and number of column shifts; by phase, the
+    (begin, end) of its shifts above the lowest, and its taps at their begin."""
+
+    top: gl.tensor
+    left: gl.tensor
+    width: gl.tensor
+    rows: tuple
+    columns: tuple
+    taps_h: tuple
+    taps_w: tuple
+
+
 class Output(NamedTuple):
     batch: gl.tensor
     group_out: gl.tensor
@@ -72,6 +117,7 @@ class Output(NamedTuple):
     out_w: gl.tensor
     y_n: gl.tensor
     y_c: gl.tensor
+    y_d: gl.tensor
     y_h: gl.tensor
     y_w: gl.tensor
     step_h: gl.tensor  # between the outputs of neighbouring quotients
@@ -125,64 +171,135 @@ def line_layout(columns, bits, kind):
 
 
 @gluon.jit
-def shifts_of(residue, kernel, stride):
-    """[begin, end) of the shifts of outputs whose number plus padding is `residue` + q * stride."""
-    end = residue // stride + 1
-    count = gl.maximum((kernel - residue % stride + stride - 1) // stride, 0)
-    return end - count, end
+def shifts_of(phase, side):
+    """[begin, end) of the shifts of a phase, how many there are, and its tap at `begin`."""
+    residue = phase + side.rest
+    wrapped = (residue >= side.stride).to(gl.int32)
+    residue -= wrapped * side.stride
+    end = side.shift + wrapped + 1
+    count = side.taps + (residue < side.more).to(gl.int32) * side.extra
+    return end - 1 - (count - 1) * side.step, end, count, residue + (count - 1) * side.period
 
 
 @gluon.jit
-def spans_of(residue, kernel, stride, GROUP: gl.constexpr):
-    """Lowest shift of GROUP residues, number of shifts, each residue's (begin, end) above it."""
-    begin, end = shifts_of(residue, kernel, stride)
+def spans_of(phase, side, GROUP: gl.constexpr):
+    """Lowest shift of GROUP phases, how many they have, each one's (begin, end) above it, taps.
+
+    Two phases are together only where `step` is 1.
+    """
+    begin, end, count, tap = shifts_of(phase, side)
     if GROUP == 1:
-        return begin, end - begin, (0, end - begin)
+        return begin, count, (0, end - begin), (tap,)
     else:
-        begin1, end1 = shifts_of(residue + 1, kernel, stride)
+        begin1, end1, _count, tap1 = shifts_of(phase + 1, side)
         low = gl.minimum(begin, begin1)
         spans = (begin - low, end - low, begin1 - low, end1 - low)
-        return low, gl.maximum(end, end1) - low, spans
+        return low, gl.maximum(end, end1) - low, spans, (tap, tap1)
 
 
 @gluon.jit
-def place_of(tile, tiles, taps, shape: gl.constexpr):
-    """Column, group, phases, image and quotients of a tile; neighbours share input."""
-    column = tile % tiles.columns * shape.columns
-    tile = tile // tiles.columns
-    group = tile % tiles.groups
-    tile = tile // tiles.groups
-    phases_w = taps.stride_w // shape.group_w
-    r_w = tile % phases_w * shape.group_w
-    tile = tile // phases_w
-    phases_h = taps.stride_h // shape.group_h
-    r_h = tile % phases_h * shape.group_h
-    tile = tile // phases_h
-    w0 = tile % tiles.wide * tiles.tile_w
-    tile = tile // tiles.wide
-    h0 = tile % tiles.high * tiles.tile_h
-    return column, group, r_h, r_w, tile // tiles.high * tiles.tile_n, h0, w0
+def digits_of(number, tiles):
+    """A number of tiles as columns, groups, phases of w, h, tiles wide, high, depths, images."""
+    column = number % tiles.columns
+    number = number // tiles.columns
+    group = number % tiles.groups
+    number = number // tiles.groups
+    p_w = number % tiles.phases_w
+    number = number // tiles.phases_w
+    p_h = number % tiles.phases_h
+    number = number // tiles.phases_h
+    wide = number % tiles.wide
+    number = number // tiles.wide
+    high = number % tiles.high
+    number = number // tiles.high
+    return column, group, p_w, p_h, wide, high, number % tiles.deep, number // tiles.deep
 
 
 @gluon.jit
-def spans(r_h, r_w, taps, shape: gl.constexpr):
-    top, height, rows = spans_of(r_h + taps.padding_h, taps.kernel_h, taps.stride_h, shape.group_h)
-    left, width, columns = spans_of(
-        r_w + taps.padding_w, taps.kernel_w, taps.stride_w, shape.group_w
-    )
-    return top, left, gl.where(height > 0, width, 0), rows, columns
+def carried(digit, by, carry, size):
+    digit += by + carry
+    over = (digit >= size).to(gl.int32)
+    return digit - over * size, over
 
 
 @gluon.jit
-def rows_of(u, rows, columns, G: gl.constexpr, shape: gl.constexpr):
-    """[begin, end) of the row shifts that phase G of a tile has products with at column shift u."""
-    i: gl.constexpr = G // shape.group_w * 2
-    j: gl.constexpr = G % shape.group_w * 2
-    live = (u >= columns[j]) & (u < columns[j + 1])
-    return rows[i], gl.where(live, rows[i + 1], 0)
+def advanced(at, tiles):
+    """A program's next tile: a division for each would cost hundreds of clocks."""
+    column, carry = carried(at[0], tiles.step_out, 0, tiles.columns)
+    group, carry = carried(at[1], tiles.step_group, carry, tiles.groups)
+    p_w, carry = carried(at[2], tiles.step_phase_w, carry, tiles.phases_w)
+    p_h, carry = carried(at[3], tiles.step_phase_h, carry, tiles.phases_h)
+    wide, carry = carried(at[4], tiles.step_w, carry, tiles.wide)
+    high, carry = carried(at[5], tiles.step_h, carry, tiles.high)
+    deep, carry = carried(at[6], tiles.step_d, carry, tiles.deep)
+    return column, group, p_w, p_h, wide, high, deep, at[7] + tiles.step_n + carry
+
+
+@gluon.jit
+def place_of(at, tiles, shape: gl.constexpr):
+    """Column, group, phases and quotients of w and h, output's depth, image.
+
+    Neighbours share input.
+    """
+    column, group, p_w, p_h, wide, high, o_d, image = at
+    return (
+        column * shape.columns, group, p_w * shape.group_w, p_h * shape.group_h,
+        wide * tiles.tile_w, high * tiles.tile_h, o_d, image * tiles.tile_n,
+    )  # fmt: skip
+
+
+@gluon.jit
+def depths_of(o_d, side):
+    """[begin, end) of the input's depths of an output's, and the tap at `begin`."""
+    end = o_d + side.shift  # with all of the padding
+    residue = 0
+    if side.stride > 1:
+        residue = end % side.stride
+        end = end // side.stride
+    count = side.taps + (residue < side.more).to(gl.int32) * side.extra
+    return end - (count - 1) * side.step, end + 1, residue + (count - 1) * side.period
+
+
+@gluon.jit
+def blocks_of(depth, tiles):
+    """Blocks of channels of an input's depth: none outside."""
+    return gl.where((depth >= 0) & (depth < tiles.in_d), tiles.blocks, 0)
+
+
+@gluon.jit
+def span_of(r_h, r_w, taps, shape: gl.constexpr):
+    top, height, rows, taps_h = spans_of(r_h, taps.h, shape.group_h)
+    left, width, columns, taps_w = spans_of(r_w, taps.w, shape.group_w)
+    return Span(top, left, gl.where(height > 0, width, 0), rows, columns, taps_h, taps_w)
+
+
+@gluon.jit
+def rows_of(i, span, G: gl.constexpr, shape: gl.constexpr):
+    """[begin, end) of the row shifts that phase G of a tile has products with at column shift i."""
+    h: gl.constexpr = G // shape.group_w
+    w: gl.constexpr = G % shape.group_w
+    if shape.group_w == 1:
+        return span.rows[2 * h], span.rows[2 * h + 1]
+    else:
+        live = (i >= span.columns[2 * w]) & (i < span.columns[2 * w + 1])
+        return span.rows[2 * h], gl.where(live, span.rows[2 * h + 1], 0)
+
+
+@gluon.jit
+def tap_of(i, tap_d, span, taps, G: gl.constexpr, shape: gl.constexpr):
+    """Tap of phase G at its first row shift and column shift i."""
+    h: gl.constexpr = G // shape.group_w
+    w: gl.constexpr = G % shape.group_w
+    tap_w = span.taps_w[w] - (i - span.columns[2 * w]) * taps.w.period
+    return (tap_d * taps.kernel_h + span.taps_h[h]) * taps.kernel_w + tap_w
 
 
 @gluon.jit
 def following(slot, parity, stages):
     last = slot + 1 == stages
     return gl.where(last, 0, slot + 1), parity ^ gl.where(last, 1, 0)
+
+
+@gluon.jit
+def before(slot, steps, stages):
+    return gl.where(slot >= steps, slot - steps, slot - steps + stages)
