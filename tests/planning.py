@@ -41,6 +41,11 @@ class Layer:
     bias: bool = False
     why: str = field(default="", compare=False)
 
+    @property
+    def geometry(self) -> tuple[int, ...]:
+        """As the op takes it."""
+        return (*self.stride, *self.padding, *self.output_padding, *self.dilation, self.groups)
+
     def problem(
         self,
         dtype: str = "f32",
@@ -56,11 +61,7 @@ class Layer:
             (sizes, strides(sizes), dtype, aligned),
             (weight, contiguous_strides(weight), dtype, True),
             bias,
-            self.stride,
-            self.padding,
-            self.output_padding,
-            self.dilation,
-            self.groups,
+            self.geometry,
             precision,
         )
 

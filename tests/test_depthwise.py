@@ -1,7 +1,6 @@
 """Kernels for few channels a group, in Triton's interpreter: every config that serves a layer."""
 
 import math
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -9,62 +8,39 @@ import torch
 
 from aot.interpret import launch, run
 from convt import _C
-from tests.planning import gpu, variants
-from tests.reference import DTYPES, assert_close
+from tests.planning import Layer, gpu, variants
+from tests.reference import DTYPES, assert_close, reference
 
 ARCH = 89 if 89 in _C.architectures("cubin") else _C.architectures("cubin")[0]
 VARIANTS = variants()
 AROUND = 1024  # elements before and after an output that nobody may touch
-CONVOLUTIONS = {1: torch.nn.functional.conv_transpose1d, 2: torch.nn.functional.conv_transpose2d,
-                3: torch.nn.functional.conv_transpose3d}  # fmt: skip
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One to three axes; groups of `into` input and `out` output channels."""
-
-    why: str
-    batch: int
-    groups: int
-    size: tuple[int, ...]
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    output_padding: tuple[int, ...] = (0, 0, 0)
-    dilation: tuple[int, ...] = (1, 1, 1)
-    into: int = 1
-    out: int = 1
-
-    @property
-    def geometry(self):
-        dims = len(self.size)
-        return self.stride, self.padding, self.output_padding[:dims], self.dilation[:dims]
-
-    def tensors(self, dtype="f32", layout="nchw"):
-        """x, weight, bias and the fp64 output."""
-        x = torch.randn(self.batch, self.groups * self.into, *self.size).to(DTYPES[dtype])
-        weight = torch.randn(self.groups * self.into, self.out, *self.kernel).to(DTYPES[dtype])
-        bias = torch.randn(self.groups * self.out).to(DTYPES[dtype])
-        if layout == "nhwc":
-            x = x.contiguous(memory_format=CHANNELS_LAST[len(self.size)])
-        return x, weight, bias
-
-    def reference(self, x, weight, bias):
-        stride, padding, output_padding, dilation = self.geometry
-        convolution = CONVOLUTIONS[len(self.size)]
-        return convolution(x.double(), weight.double(), bias.double(), stride, padding,
-                           output_padding, self.groups, dilation)  # fmt: skip
-
-    def problem(self, x, weight, bias, dtype="f32"):
-        def of(t):
-            return tuple(t.shape), t.stride(), dtype, True
-
-        return _C.problem_of(of(x), of(weight), of(bias), *self.geometry, self.groups, "fp32")
+def layer(why, size, kernel, stride, padding, *rest, **others):
+    """One to three axes. Others: batch, groups, `into` and `out`: the channels of a group."""
+    axes, groups = len(size), others.pop("groups", 3)
+    output_padding, dilation = (*rest, *((0,) * axes, (1,) * axes)[len(rest) :])
+    channels = groups * others.pop("into", 1), groups * others.pop("out", 1)
+    batch = others.pop("batch", 2)
+    return Layer(batch, *channels, size, kernel, stride, padding, output_padding, dilation, groups,
+                 bias=True, why=why, **others)  # fmt: skip
 
 
-def layer(why, size, kernel, stride, padding, *rest, batch=2, groups=3, **others):
-    return Layer(why, batch, groups, size, kernel, stride, padding, *rest, **others)
+def tensors(layer, dtype="f32", layout="nchw"):
+    """x, weight and bias."""
+    x = torch.randn(layer.batch, layer.in_channels, *layer.size).to(DTYPES[dtype])
+    weight = torch.randn(layer.in_channels, layer.out_channels // layer.groups, *layer.kernel)
+    bias = torch.randn(layer.out_channels).to(DTYPES[dtype])
+    if layout == "nhwc":
+        x = x.contiguous(memory_format=CHANNELS_LAST[len(layer.size)])
+    return x, weight.to(DTYPES[dtype]), bias
+
+
+def problem_of(layer, x, weight, bias, dtype="f32"):
+    """By the tensors' own strides."""
+    described = [(tuple(t.shape), t.stride(), dtype, True) for t in (x, weight, bias)]
+    return _C.problem_of(*described, layer.geometry, "fp32")
 
 
 LAYERS = [
@@ -109,8 +85,8 @@ def output(expected, layout, dtype, held):
 
 def answers(layer, x, weight, bias, dtype="f32", layout="nchw"):
     """(config, what its plan leaves in memory) of every config that serves the layer."""
-    problem = layer.problem(x, weight, bias, dtype)
-    expected = layer.reference(x, weight, bias)
+    problem = problem_of(layer, x, weight, bias, dtype)
+    expected = reference(x, weight, bias, layer)
     configs = depthwise(problem)
     assert configs
     # The interpreter truncates to bf16 where a GPU rounds: its sums are read in fp32.
@@ -128,7 +104,7 @@ def answers(layer, x, weight, bias, dtype="f32", layout="nchw"):
 def test_values(layer, layout):
     if layout == "nhwc" and len(layer.size) == 1:
         pytest.skip("torch has no channels_last of one axis")
-    for _config, y, expected in answers(layer, *layer.tensors(layout=layout), layout=layout):
+    for _config, y, expected in answers(layer, *tensors(layer, layout=layout), layout=layout):
         assert_close(y, expected, "f32", "fp32")
 
 
@@ -136,7 +112,7 @@ def test_values(layer, layout):
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
 def test_16_bit_values(dtype, layout):
     layer = LAYERS[1]
-    for _config, y, expected in answers(layer, *layer.tensors(dtype, layout), dtype, layout):
+    for _config, y, expected in answers(layer, *tensors(layer, dtype, layout), dtype, layout):
         assert_close(y, expected, "f32" if dtype == "bf16" else dtype, "fp32")
 
 
@@ -144,7 +120,7 @@ def test_16_bit_values(dtype, layout):
 @pytest.mark.parametrize("kernel", [3, 4, 5])
 def test_what_is_not_finite_reaches_its_outputs_and_no_others(kernel, layout):
     case = layer("", (4, 8), (kernel, kernel), (2, 2), (1, 1), groups=4, batch=1)
-    x, weight, bias = case.tensors(layout=layout)
+    x, weight, bias = tensors(case, layout=layout)
     for i, special in enumerate([float("inf"), float("-inf"), float("nan")]):
         x[0, i, i, 2 * i] = special
     for _config, y, expected in answers(case, x, weight, bias, layout=layout):
@@ -158,7 +134,7 @@ def test_what_is_not_finite_reaches_its_outputs_and_no_others(kernel, layout):
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_weights_are_read_by_their_strides(layout):
     case = layer("", (3, 4), (4, 3), (2, 2), (1, 1), groups=2, out=3)
-    x, weight, bias = case.tensors(layout=layout)
+    x, weight, bias = tensors(case, layout=layout)
     weight = weight.mT.contiguous().mT
     assert weight.stride(3) > 1
     for _config, y, expected in answers(case, x, weight, bias, layout=layout):
@@ -171,11 +147,11 @@ def test_programs_of_a_large_batch_have_several_tiles(size, layout):
     # Planned as one of many images, launched for one.
     three = (3,) * len(size)
     case = layer("", size, three, (2,) * len(size), (1,) * len(size), groups=4, batch=1)
-    x, weight, bias = case.tensors(layout=layout)
-    expected = case.reference(x, weight, bias)
+    x, weight, bias = tensors(case, layout=layout)
+    expected = reference(x, weight, bias, case)
     form = CHANNELS_LAST[len(size)] if layout == "nhwc" else torch.contiguous_format
     shape = (40000, *x.shape[1:])
-    many = case.problem(torch.empty(shape, device="meta", memory_format=form), weight, bias)
+    many = problem_of(case, torch.empty(shape, device="meta", memory_format=form), weight, bias)
     one = math.prod(expected.shape[:2]) if layout == "nchw" else 1
     for config in depthwise(many):
         planned = _C.plan_with(many, gpu(ARCH), config)
@@ -192,14 +168,15 @@ def test_programs_of_a_large_batch_have_several_tiles(size, layout):
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
-    [({"into": 8, "out": 4}, "many channels a group"), ({"stride": (40000, 1)}, "stride is over")],
+    ("stride", "channels", "reason"),
+    [
+        ((1, 1), {"into": 8, "out": 4}, "many channels a group"),
+        ((40000, 1), {}, "stride is over"),
+    ],
 )
-def test_what_they_do_not_serve(change, reason):
-    case = layer("", (1, 4), (3, 3), (1, 1), (0, 0), batch=1, groups=1)
-    case = Layer(**{**case.__dict__, **change})
-    x, weight, bias = (torch.empty(t.shape, device="meta") for t in case.tensors())
-    problem = case.problem(x, weight, bias)
+def test_what_they_do_not_serve(stride, channels, reason):
+    case = layer("", (1, 4), (3, 3), stride, (0, 0), batch=1, groups=1, **channels)
+    problem = problem_of(case, *(torch.empty(t.shape, device="meta") for t in tensors(case)))
     assert not depthwise(problem)
     with pytest.raises(_C.InvalidArgument, match=reason):
         _C.plan_with(problem, gpu(ARCH), "depthwise_nchw_f32_fp32_any")

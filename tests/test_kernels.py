@@ -90,8 +90,9 @@ def plan_of(family, layer, products="fp32", dtype="f32", layout="nchw"):
     raise ValueError(f"{family} does not serve {problem} with {products} products")
 
 
-def run(chosen, layout, x, weight, bias, shape, dtype, held):
+def run(chosen, layout, tensors, shape, dtype, held):
     """What the kernel leaves in memory that held `held`; it touches nothing around that."""
+    x, weight, bias = tensors
     last = CHANNELS_LAST[len(shape) - 2]
     memory_format = last if layout == "nhwc" else torch.contiguous_format
     strides = torch.empty(shape, device="meta").contiguous(memory_format=memory_format).stride()
@@ -124,7 +125,7 @@ def check(layer, dtype="f32", precision="fp32", layout="nchw", chosen=None):
     # The interpreter truncates to bf16 where a GPU rounds: its sums are read in fp32.
     out = "f32" if dtype == "bf16" else dtype
     for each in plans:
-        y = run(each, layout, x, weight, bias, expected.shape, DTYPES[out], float("nan"))
+        y = run(each, layout, (x, weight, bias), expected.shape, DTYPES[out], float("nan"))
         assert_close(y, expected, out, precision)
 
 
@@ -299,13 +300,14 @@ def test_channels_over_a_step(layout):
     check(Layer(1, 144, 16, (2, 6), (2, 2), (2, 2), bias=True), "f16", "fp32", layout)
 
 
-def answer(family, layer, x, weight, bias=None, dtype="f32", products="fp32"):
-    """What `family` answers, in memory that held something finite."""
+def answer(family, layer, tensors, dtype="f32", products="fp32"):
+    """What `family` answers to x, weight and maybe bias, in memory that held something finite."""
     layout = "nhwc" if family.endswith("nhwc") else "nchw"
     products = products if dtype == "f32" else "native"
     chosen = plan_of(family, layer, products, dtype, layout)
     shape = layer.batch, layer.out_channels, *chosen.problem.output_size
-    return run(chosen, layout, x, weight, bias, shape, x.dtype, 7.0)
+    x, weight, bias = (*tensors, None)[:3]
+    return run(chosen, layout, (x, weight, bias), shape, x.dtype, 7.0)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
@@ -325,7 +327,7 @@ def test_nan_and_infinity_reach_the_output(family, channels, kernel, stride):
     x = torch.zeros(1, channels, 2, 4)
     x[0, 0, 0, 0] = float("nan")
     x[0, 0, 1, 1] = float("inf")
-    y = answer(family, layer, x, torch.ones(channels, 16, 1, kernel))
+    y = answer(family, layer, (x, torch.ones(channels, 16, 1, kernel)))
     assert y[0, :, 0, 0].isnan().all()
     assert y[0, :, 1, stride].isposinf().all()
     assert (y[0, :, 1, 0] == 0).all()
@@ -354,7 +356,7 @@ def test_a_nan_whatever_its_payload_reaches_its_outputs(family, products, layer,
     expected = reference(x, weight, None, layer)
     assert expected.isnan().any()
     assert expected.isfinite().any()
-    y = answer(family, layer, x, weight, products=products)
+    y = answer(family, layer, (x, weight), products=products)
     torch.testing.assert_close(y.double(), expected, equal_nan=True)
 
 
@@ -366,7 +368,7 @@ def test_the_largest_number_stays_finite(family, products, layer, operand):
     large, other = (x[0, 3, 1, 2], weight) if operand == "input" else (weight[3, 5, 1, 1], x)
     large.fill_(torch.finfo(torch.float32).max)
     other.fill_(0.25)
-    y = answer(family, layer, x, weight, products=products)
+    y = answer(family, layer, (x, weight), products=products)
     assert_close(y, reference(x, weight, None, layer), "f32", products)
 
 
@@ -378,7 +380,7 @@ def test_sums_of_many_products_are_rounded_as_fp32s(family):
     layer = Layer(1, 128 if several else 512, 8, (1, 8), *geometry)
     x = torch.rand(1, layer.in_channels, *layer.size)
     weight = torch.rand(layer.in_channels, layer.out_channels, *layer.kernel)
-    y = answer(family, layer, x, weight)
+    y = answer(family, layer, (x, weight))
     assert_close(y, reference(x, weight, None, layer), "f32", "fp32")
 
 
@@ -389,7 +391,7 @@ def test_outputs_without_a_tap_are_bias_whatever_the_input(dtype, layout):
     layer = Layer(1, 16, 16, (2, 6), (2, 2), (3, 3), bias=True)
     x = torch.full((1, 16, 2, 6), float("inf"), dtype=DTYPES[dtype])
     ones = torch.ones(16, 16, 2, 2).to(x), torch.ones(16).to(x)
-    y = answer(f"single_tap_{layout}", layer, x, *ones, dtype=dtype)
+    y = answer(f"single_tap_{layout}", layer, (x, *ones), dtype=dtype)
     untapped = torch.zeros(5, 17, dtype=torch.bool)
     untapped[2::3], untapped[:, 2::3] = True, True
     assert (y[..., untapped] == 1).all()
@@ -424,7 +426,7 @@ def test_infinite_and_nan_operands(family, dtype, products, layer):
         weight[i, 3 * i] = special
         weight[7 - i, 15 - i, i % 2, i // 2] = special
     expected = reference(x, weight, None, layer)
-    y = answer(family, layer, x, weight, dtype=dtype, products=products)
+    y = answer(family, layer, (x, weight), dtype=dtype, products=products)
     finite = expected.isfinite()
     assert not finite.all()
     assert finite.any()
@@ -449,7 +451,7 @@ def test_fp32_is_as_accurate_as_each_output_asks(family, stride):
     if stride > 1:
         x *= 2.0 ** torch.linspace(-60, 60, 80).round().reshape(2, 40)
     weight *= 2.0 ** torch.linspace(-50, 50, 16).round()[:, None, None]
-    y = answer(family, layer, x, weight)
+    y = answer(family, layer, (x, weight))
     expected = reference(x, weight, None, layer)
     size = reference(x.abs(), weight.abs(), None, layer)
     assert ((y - expected).abs() <= 1e-6 * size).all()

@@ -67,6 +67,6 @@ def test_no_layer_is_planned_on_it():
     for dtype in ("f32", "f16", "bf16"):
         desc = ((1, 8, 4, 4), (128, 1, 32, 8), dtype, True)
         weight = ((8, 8, 3, 3), (72, 9, 3, 1), dtype, True)
-        one = (1, 1)
-        problem = _C.problem_of(desc, weight, None, one, (0, 0), (0, 0), one, 1, "fp16")
+        geometry = (1, 1, 0, 0, 0, 0, 1, 1, 1)
+        problem = _C.problem_of(desc, weight, None, geometry, "fp16")
         assert not [name for name, _ in _C.candidates(problem, gpu(ARCH)) if "pack" in name]

@@ -47,28 +47,10 @@ TensorDesc borrow(const Desc& desc) {
           parse(dtype, "dtype", {DType::f32, DType::f16, DType::bf16, DType::other}), aligned};
 }
 
-// Stride, padding, output_padding and dilation, each of as many numbers as the layer has axes.
-Settings settings_of(const Sizes& stride, const Sizes& padding, const Sizes& output_padding,
-                     const Sizes& dilation, std::int64_t groups) {
-  Settings settings;
-  const std::size_t dims = stride.size();
-  if (dims < 1 || dims > 3 || padding.size() != dims || output_padding.size() != dims ||
-      dilation.size() != dims)
-    throw py::value_error("stride, padding, output_padding and dilation differ in length");
-  for (std::size_t i = 0; i < dims; ++i)
-    settings.axes[i + 3 - dims] = {.stride = stride[i],
-                                   .padding = padding[i],
-                                   .output_padding = output_padding[i],
-                                   .dilation = dilation[i]};
-  settings.dims = static_cast<int>(dims);
-  settings.groups = groups;
-  return settings;
-}
-
+// `geometry`: the op's list.
 Problem problem_of(const Desc& input, const Desc& weight, const std::optional<Desc>& bias,
-                   const Sizes& stride, const Sizes& padding, const Sizes& output_padding,
-                   const Sizes& dilation, std::int64_t groups, const std::string& precision) {
-  const Settings settings = settings_of(stride, padding, output_padding, dilation, groups);
+                   const Sizes& geometry, const std::string& precision) {
+  const Settings settings(static_cast<int>(geometry.size() / 4), geometry);
   const Precision how =
       parse(precision, "precision", {Precision::fp32, Precision::tf32, Precision::fp16});
   const TensorDesc bias_desc = bias ? borrow(*bias) : TensorDesc{};
@@ -280,8 +262,7 @@ PYBIND11_MODULE(_C, m) {
   bind_records(m);
   bind_plan(m);
   m.def("problem_of", &problem_of, py::arg("input"), py::arg("weight"), py::arg("bias"),
-        py::arg("stride"), py::arg("padding"), py::arg("output_padding"), py::arg("dilation"),
-        py::arg("groups"), py::arg("precision"));
+        py::arg("geometry"), py::arg("precision"));
   m.def("candidates", &candidates_of, py::arg("problem"), py::arg("gpu"));
   m.def(
       "plan",

@@ -143,11 +143,7 @@ def problem_of(
     input: _Desc,
     weight: _Desc,
     bias: _Desc | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    output_padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    geometry: Sequence[int],
     precision: str,
 ) -> Problem: ...
 def candidates(problem: Problem, gpu: Gpu) -> list[tuple[str, float]]: ...

@@ -102,16 +102,11 @@ def problem(
     _check_like_input(axes_of(geometry), "weight", weight, input)
     if bias is not None:
         _check_like_input(axes_of(geometry), "bias", bias, input)
-    stride, padding, output_padding, dilation, groups = unpack(geometry)
     return _C.problem_of(
         _describe(input, aligned),
         _describe(weight, True),
         None if bias is None else _describe(bias, True),
-        stride,
-        padding,
-        output_padding,
-        dilation,
-        groups,
+        geometry,
         PRECISIONS[precision],
     )
 

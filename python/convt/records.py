@@ -50,6 +50,11 @@ class Layer(NamedTuple):
         )  # fmt: skip
         return ((1, 1, 1, 0, 0, 1),) * (3 - len(self.size)) + tuple(given)
 
+    @property
+    def geometry(self) -> tuple[int, ...]:
+        """Stride, padding, output_padding, dilation and groups, as the op takes them."""
+        return (*self.stride, *self.padding, *self.output_padding, *self.dilation, self.groups)
+
     def __str__(self) -> str:
         """Like "tf32 nchw 16x32x64x128 -> 64 k3x3 s5x5 p1x1 d2x2 bias"; defaults are left out."""
         sizes = _by((self.batch, self.in_channels, *self.size))

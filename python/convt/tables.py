@@ -23,11 +23,7 @@ def problem_of(layer: Layer) -> _C.Problem:
         (sizes, _strides(sizes, layer.layout), dtype, True),
         (weight, _strides(weight, layer.layout), dtype, True),
         ((layer.out_channels,), (1,), dtype, True) if layer.bias else None,
-        layer.stride,
-        layer.padding,
-        layer.output_padding,
-        layer.dilation,
-        layer.groups,
+        layer.geometry,
         layer.math if dtype == "f32" else "fp32",
     )
 
