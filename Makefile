@@ -19,7 +19,7 @@ demo: $(INSTALLED)  ## build, install, run the headline layer
 	$(BIN)/python -m examples.headline
 
 test: $(INSTALLED)  ## the CPU suite, and the GPU suite where there is one
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n auto --dist worksteal
 
 bench-headline: $(INSTALLED)  ## the headline layer and its relatives against cuDNN; needs a GPU
 	$(BIN)/python -m benchmarks.headline

@@ -58,6 +58,11 @@ def cpp_examples(tmp_path_factory):
     return build
 
 
+def pytest_xdist_auto_num_workers(config):
+    """With -n auto: a process for each core; one where a GPU is, whose tests measure times."""
+    return 0 if torch.cuda.is_available() else os.cpu_count()
+
+
 def pytest_collection_modifyitems(config, items):
     """GPU tests skip where there is no GPU, and fail where CONVT_REQUIRE_GPU=1 asks for one."""
     if torch.cuda.is_available() or os.environ.get("CONVT_REQUIRE_GPU") == "1":

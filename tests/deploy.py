@@ -68,6 +68,7 @@ def test(environment: Path) -> dict[str, Counter[str]]:
     report = environment / "report.xml"
     path = os.pathsep.join([str(environment / "bin"), os.environ["PATH"]])
     pytest = [environment / "bin/python", "-m", "pytest", "-q", f"--junitxml={report}"]
+    pytest += ["-n", "auto", "--dist", "worksteal"]
     with suppress(subprocess.CalledProcessError):  # the report tells
         run(*pytest, env={**os.environ, "PATH": path})
     return outcomes(report)
