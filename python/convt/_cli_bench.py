@@ -12,7 +12,16 @@ from torch import Tensor
 
 from convt import _cli_machine as machine
 from convt import functional, nn
-from convt._cli_layer import Layer, UserError, memory_format, plan_json, plan_of
+from convt._cli_layer import (
+    UserError,
+    dtype_of,
+    keywords,
+    memory_format,
+    plan_json,
+    plan_of,
+    precision_of,
+)
+from convt.records import Layer
 
 
 def bench(layer: Layer) -> dict[str, Any]:
@@ -24,7 +33,7 @@ def bench(layer: Layer) -> dict[str, Any]:
     if 0 in (problem.batch, problem.in_channels):
         raise UserError(f"nothing to measure: the input is empty, {list(layer.input_size)}")
     torch.backends.cudnn.benchmark = True
-    if layer.precision == "fp32":  # then of cuDNN too
+    if layer.math == "fp32":  # then of cuDNN too
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     try:
         return measure(layer, "cuda")
@@ -37,17 +46,18 @@ def measure(layer: Layer, device: str) -> dict[str, Any]:
     """Both on `device`, with random data and equal weights."""
     module = _module(layer, device)
     weight, bias = module.weight, module.bias
-    x = torch.randn(layer.input_size, device=device, dtype=layer.dtype)
+    x = torch.randn(layer.input_size, device=device, dtype=dtype_of(layer))
+    geometry = keywords(layer)
     x = x.contiguous(memory_format=memory_format(layer.layout, x.dim()))
     torchs: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[x.dim() - 3]
     runs: dict[str, Callable[[], Tensor]] = {
         "convt": lambda: module(x),
-        "cuDNN": lambda: torchs(x, weight, bias, **layer.geometry),
+        "cuDNN": lambda: torchs(x, weight, bias, **geometry),
     }
-    plan = functional.explain(x, weight, bias, **layer.geometry, precision=layer.precision)
+    plan = functional.explain(x, weight, bias, **geometry, precision=precision_of(layer))
     # The first image stands for all: fp64 takes long.
     doubles = (x[:1].double(), weight.double(), None if bias is None else bias.double())
-    expected = torchs(*doubles, **layer.geometry)
+    expected = torchs(*doubles, **geometry)
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
         "torch": str(torch.__version__),
@@ -68,14 +78,14 @@ def _module(layer: Layer, device: str) -> Any:
     dims = len(layer.weight_size)
     cls: Any = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[dims - 3]
     module = cls(
-        layer.input_size[1],
+        layer.in_channels,
         layer.out_channels,
-        layer.weight_size[2:],
-        **layer.geometry,
+        layer.kernel,
+        **keywords(layer),
         bias=layer.bias,
         device=device,
-        dtype=layer.dtype,
-        precision=layer.precision,
+        dtype=dtype_of(layer),
+        precision=precision_of(layer),
     )
     return module.to(memory_format=memory_format(layer.layout, dims))
 

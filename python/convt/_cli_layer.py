@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from convt import _C, functional
+from convt.records import Layer
+from convt.tuning.capture import math_of
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 LAYOUTS = ("nchw", "nhwc")
@@ -30,27 +32,30 @@ def memory_format(layout: str, dims: int) -> torch.memory_format:
     return last.get(dims, torch.contiguous_format) if layout == "nhwc" else torch.contiguous_format
 
 
-class Layer(NamedTuple):
-    """A call of conv_transpose1d, 2d or 3d by its numbers; tuples have one for each axis."""
+def keywords(layer: Layer) -> dict[str, Any]:
+    """The keywords of torch's functions and layers that a layer's numbers are."""
+    names = ("stride", "padding", "output_padding", "dilation", "groups")
+    return {name: getattr(layer, name) for name in names}
 
-    input_size: tuple[int, ...]
-    weight_size: tuple[int, ...]
-    out_channels: int
-    bias: bool
-    geometry: dict[str, Any]  # the keywords of torch's functions
-    dtype: torch.dtype
-    layout: str
-    precision: functional.Precision | None
 
-    def meta_tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Input, weight and bias without data."""
+def dtype_of(layer: Layer) -> torch.dtype:
+    return {"f16": torch.float16, "bf16": torch.bfloat16}.get(layer.math, torch.float32)
 
-        def meta(size: tuple[int, ...], layout: str = "nchw") -> Tensor:
-            order = memory_format(layout, len(size))
-            return torch.empty(size, dtype=self.dtype, device="meta", memory_format=order)
 
-        bias = meta((self.out_channels,)) if self.bias else None
-        return meta(self.input_size, self.layout), meta(self.weight_size, self.layout), bias
+def precision_of(layer: Layer) -> Any:
+    """What `precision=` of convt's functions asks for the layer's products."""
+    return layer.math if dtype_of(layer) == torch.float32 else None
+
+
+def meta_tensors(layer: Layer) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Input, weight and bias without data."""
+
+    def meta(size: tuple[int, ...], layout: str) -> Tensor:
+        order = memory_format(layout, len(size))
+        return torch.empty(size, dtype=dtype_of(layer), device="meta", memory_format=order)
+
+    bias = meta((layer.out_channels,), "nchw") if layer.bias else None
+    return meta(layer.input_size, layer.layout), meta(layer.weight_size, layer.layout), bias
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,15 +96,21 @@ def layer_of(arguments: argparse.Namespace) -> Layer:
             "expected Cout to be positive and a multiple of --groups, got "
             f"{arguments.out_channels} and {groups}"
         )
+    dtype = DTYPES[arguments.dtype]
+    math = math_of(dtype, numbers["stride"], numbers["output_padding"])
+    assert math is not None
+    batch, in_channels, *size = arguments.input
     return Layer(
-        input_size=arguments.input,
-        weight_size=(arguments.input[1], arguments.out_channels // groups, *kernel),
-        out_channels=arguments.out_channels,
-        bias=arguments.bias,
-        geometry={**numbers, "groups": groups},
-        dtype=DTYPES[arguments.dtype],
+        math=arguments.precision or math if dtype == torch.float32 else math,
         layout=arguments.layout,
-        precision=arguments.precision,
+        batch=batch,
+        in_channels=in_channels,
+        out_channels=arguments.out_channels,
+        size=tuple(size),
+        kernel=kernel,
+        **numbers,
+        groups=groups,
+        bias=arguments.bias,
     )
 
 
@@ -107,7 +118,7 @@ def plan_of(layer: Layer, arch: str | None) -> _C.Plan:
     """The plan for `arch`, or for the first CUDA device if there is one."""
     try:
         plan = functional.explain(
-            *layer.meta_tensors(), **layer.geometry, precision=layer.precision, arch=arch
+            *meta_tensors(layer), **keywords(layer), precision=precision_of(layer), arch=arch
         )
         if arch is None and _C.device_count() > 0:
             plan = _C.plan(plan.problem, _C.device_gpu(0))

@@ -51,6 +51,14 @@ class Layer(NamedTuple):
         return ((1, 1, 1, 0, 0, 1),) * (3 - len(self.size)) + tuple(given)
 
     @property
+    def input_size(self) -> tuple[int, ...]:
+        return (self.batch, self.in_channels, *self.size)
+
+    @property
+    def weight_size(self) -> tuple[int, ...]:
+        return (self.in_channels, self.out_channels // self.groups, *self.kernel)
+
+    @property
     def geometry(self) -> tuple[int, ...]:
         """Stride, padding, output_padding, dilation and groups, as the op takes them."""
         return (*self.stride, *self.padding, *self.output_padding, *self.dilation, self.groups)

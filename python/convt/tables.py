@@ -17,8 +17,7 @@ _DTYPES = {"f16": "f16", "bf16": "bf16"}
 def problem_of(layer: Layer) -> _C.Problem:
     """The planner's view of a layer, aligned, the weight in the layer's memory order."""
     dtype = _DTYPES.get(layer.math, "f32")
-    weight = (layer.in_channels, layer.out_channels // layer.groups, *layer.kernel)
-    sizes = (layer.batch, layer.in_channels, *layer.size)
+    sizes, weight = layer.input_size, layer.weight_size
     return _C.problem_of(
         (sizes, _strides(sizes, layer.layout), dtype, True),
         (weight, _strides(weight, layer.layout), dtype, True),
