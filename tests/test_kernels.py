@@ -237,6 +237,14 @@ def test_dtypes_and_products_of_a_pixel_shuffle(dtype, products, width):
     check(layer, dtype, "tf32" if products == "tf32" else "fp32", chosen=chosen)
 
 
+@pytest.mark.parametrize(("dtype", "products"), [("f32", "fp32"), *PRODUCTS])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_dtypes_and_products_of_a_pixel_shuffle_in_channels_last(dtype, products, groups):
+    layer = Layer(2, 80 * groups, 24 * groups, (4, 7), (2, 3), (2, 3), groups=groups, bias=True)
+    chosen = plan_of("pixel_shuffle_nhwc", layer, products, dtype, "nhwc")
+    check(layer, dtype, "tf32" if products == "tf32" else "fp32", "nhwc", chosen)
+
+
 @pytest.mark.parametrize("stride", [4, 5])  # pixels in order, and neighbours in a thread
 @pytest.mark.parametrize(
     ("width", "cropped", "copied"),
@@ -316,6 +324,7 @@ def answer(family, layer, tensors, dtype="f32", products="fp32"):
     [
         ("phase", 16, 2, 1),
         ("pixel_shuffle", 48, 2, 2),
+        ("pixel_shuffle_nhwc", 48, 2, 2),
         ("pixel_shuffle_shallow", 16, 2, 2),
         ("single_tap_nchw", 16, 1, 2),
         ("single_tap_nhwc", 16, 1, 1),

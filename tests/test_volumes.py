@@ -18,7 +18,8 @@ from tests.reference import assert_close, reference
 from tests.test_kernels import ARCH, FAMILIES, check
 
 LAYERS = json.loads((Path(__file__).parent.parent / "benchmarks/layers_3d.json").read_text())
-BLOCKS = {"pixel_shuffle", "pixel_shuffle_shallow", "single_tap_nchw", "single_tap_nhwc"}
+BLOCKS = {"pixel_shuffle", "pixel_shuffle_nhwc", "pixel_shuffle_shallow", "single_tap_nchw",
+          "single_tap_nhwc"}  # fmt: skip
 
 VOLUMES = [
     volume(2, (16, 24), (2, 3, 9), (2, 2, 2), (2, 2, 2), bias=True, why="k2s2"),
@@ -83,7 +84,7 @@ def served(layer, dtype="f32", layout="nchw"):
 def test_families_for_blocks_serve_volumes():
     deep = volume(1, (64, 32), (8, 8, 8), (2, 2, 2), (2, 2, 2))
     assert {"pixel_shuffle", "single_tap_nchw"} <= served(deep)
-    assert "single_tap_nhwc" in served(deep, layout="nhwc")
+    assert {"pixel_shuffle_nhwc", "single_tap_nhwc"} <= served(deep, layout="nhwc")
     shallow = volume(2, (32, 32), (64, 64, 64), (2, 2, 2), (2, 2, 2))
     assert "pixel_shuffle_shallow" in served(shallow, "f16")
 

@@ -8,9 +8,9 @@ namespace convt {
 inline constexpr const char* kBlocksReason =
     "kernel == stride: one matrix product a kernel row, stored as it is";
 
-// Null if the layout is contiguous and each input pixel makes a block of outputs of its own.
-inline const char* not_blocks(const Problem& problem) noexcept {
-  if (const char* why = other_layout(problem, Layout::nchw)) return why;
+// Null if the problem has that layout and each input pixel makes a block of outputs of its own.
+inline const char* not_blocks(const Problem& problem, Layout layout) noexcept {
+  if (const char* why = other_layout(problem, layout)) return why;
   if (!is_blocks(problem.d) || !is_blocks(problem.h) || !is_blocks(problem.w))
     return "outputs are not blocks of one input each";
   return too_large(problem);

@@ -6,6 +6,10 @@
 namespace convt::pixel_shuffle {
 namespace {
 
+const char* unsupported(const Problem& problem) noexcept {
+  return not_blocks(problem, Layout::nchw);
+}
+
 std::int64_t programs(const Problem& problem, const Traits& t) noexcept {
   return cdiv(problem.group_out(), t.block_out) * kernel_rows(problem) *
          cdiv(pixels(problem), t.block_pixels) * problem.groups * problem.batch;
@@ -39,7 +43,7 @@ Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
 }  // namespace
 
 const Family kFamily{.reason = kBlocksReason,
-                     .unsupported = &not_blocks,
+                     .unsupported = &unsupported,
                      .microseconds = &microseconds,
                      .program = &program};
 

@@ -8,6 +8,10 @@
 namespace convt::pixel_shuffle_shallow {
 namespace {
 
+const char* unsupported(const Problem& problem) noexcept {
+  return not_blocks(problem, Layout::nchw);
+}
+
 struct Tiling {
   std::int64_t items = 0;   // pieces of the input
   std::int64_t tiles = 0;   // of a program
@@ -56,7 +60,7 @@ Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
 }  // namespace
 
 const Family kFamily{.reason = kBlocksReason,
-                     .unsupported = &not_blocks,
+                     .unsupported = &unsupported,
                      .microseconds = &microseconds,
                      .program = &program};
 

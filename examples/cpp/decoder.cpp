@@ -69,6 +69,18 @@ bool follows_torchs_switch() {
          set(at::Float32Precision::TF32) == convt::Precision::tf32;
 }
 
+// The upsampling layer of 3-D U-Nets.
+bool check_volume(const at::Tensor& x) {
+  const convt::Geometry3d doubling{.stride = {2, 2, 2}};
+  const at::Tensor weight = at::randn({x.size(1), 16, 2, 2, 2}, x.options()) / 8;
+  const at::Tensor y = convt::conv_transpose3d(x, weight, std::nullopt, doubling);
+  const at::Tensor expected = at::conv_transpose3d(x, weight, {}, /*stride=*/2);
+  const double error = ((y - expected).norm() / expected.norm()).item<double>();
+  std::cout << "volume on " << x.device() << ": " << y.sizes() << ", relative difference " << error
+            << '\n';
+  return error < 2e-3 && y.strides() == expected.strides();
+}
+
 }  // namespace
 
 int main() {
@@ -87,7 +99,8 @@ int main() {
   const int64_t batch = device.is_cuda() ? 16 : 1;
   const bool right = follows_torchs_switch() &&
                      check("headline", headline, random({batch, 32, 64, 128})) &&
-                     check("decoder", decoder, random({batch, 64, 16, 16}));
+                     check("decoder", decoder, random({batch, 64, 16, 16})) &&
+                     check_volume(random({batch, 64, 8, 8, 8}));
   std::cout << (right ? "all right\n" : "WRONG\n");
   return right ? 0 : 1;
 }
