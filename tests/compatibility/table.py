@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 # Each adds its rows.
-from tests.compatibility import calls, layers, tracing, training  # noqa: F401
+from tests.compatibility import calls, counting, exporting, layers, tracing, training  # noqa: F401
 from tests.compatibility.suite import ROWS, Row, difference, outcome
 
 DOCUMENT = Path(__file__).parents[2] / "docs/compatibility.md"

@@ -1,4 +1,4 @@
-"""Rows: optimisers, averaging, mixed precision, wrappers for several devices, counting."""
+"""Rows: optimisers, averaging, mixed precision, wrappers for several devices."""
 
 import collections
 import contextlib
@@ -13,7 +13,6 @@ from torch.nn.parallel import DistributedDataParallel, replicate
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 import convt
 from tests.compatibility.suite import Side, row
@@ -200,80 +199,6 @@ def scaled(side: Side):
     scaler.step(optimiser)
     scaler.update()
     return net(side.images())
-
-
-COUNTED = "counting"
-
-
-def _flops(net, x, backward):
-    with FlopCounterMode(display=False) as counter:
-        y = net(x)
-        if backward:
-            y.sum().backward()
-    return counter.get_flop_counts()["Global"], counter.get_total_flops()
-
-
-for _device in ("cpu", "meta"):
-    for _backward in (False, True):
-
-        @row(COUNTED, f"FlopCounterMode, {_device}{', backward' if _backward else ''}")
-        def flops(side: Side, device=_device, backward=_backward):
-            net = side.net().to(device)
-            x = side.images(device=device, requires_grad=backward)
-            return _flops(net, x, backward)[1]
-
-
-def _thop(net, x):
-    import thop
-
-    return thop.profile(net, (x,), verbose=False)
-
-
-def _torchinfo(net, x):
-    import torchinfo
-
-    summary = torchinfo.summary(net, input_data=x, verbose=0)
-    return summary.total_mult_adds, summary.total_params
-
-
-def _fvcore(net, x):
-    from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
-
-    counts = [FlopCountAnalysis(net, x), ActivationCountAnalysis(net, x)]
-    return [count.unsupported_ops_warnings(False).total() for count in counts]
-
-
-def _ptflops(backend):
-    def count(net, x):
-        from ptflops import get_model_complexity_info
-
-        return get_model_complexity_info(
-            net, tuple(x.shape[1:]), as_strings=False, print_per_layer_stat=False, backend=backend
-        )
-
-    return count
-
-
-for _name, _count in {
-    "thop, which counts all taps of strided layers": _thop,
-    "torchinfo, which counts them too": _torchinfo,
-    "fvcore": _fvcore,
-    "ptflops, pytorch backend": _ptflops("pytorch"),
-    "ptflops, aten backend": _ptflops("aten"),
-}.items():
-
-    @row(COUNTED, _name)
-    def counted(side: Side, count=_count):
-        return count(side.net().eval(), side.images(1))
-
-
-@row(COUNTED, "a profiler's operators", axes=(2, 3))
-def profiled(side: Side):
-    layer, x = side.layer(), side.images()
-    with torch.profiler.profile() as profile:
-        layer(x)
-    names = {event.key for event in profile.key_averages()}
-    return f"aten::conv_transpose{side.axes}d" in names
 
 
 SEVERAL = "several devices (here one process, gloo; two in tests/test_distributed.py)"
