@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from convt import ops
 from convt.replacing import LAYERS, OURS
 
 _FORWARD = [torch.ops.convt.conv_transpose2d, torch.ops.convt.conv_transpose3d]
@@ -81,7 +82,7 @@ def register_flops_with_fvcore() -> None:
         shapes = [get_shape(value) for value in (input, weight, outputs[0])]
         return Counter({"conv": conv_flop_count(*shapes, transposed=True)})
 
-    flop_count._DEFAULT_SUPPORTED_OPS["convt::conv_transpose2d"] = count
+    flop_count._DEFAULT_SUPPORTED_OPS.update(dict.fromkeys(ops.NAMES, count))
 
 
 def register_activations_with_fvcore() -> None:
@@ -89,7 +90,7 @@ def register_activations_with_fvcore() -> None:
     from fvcore.nn.jit_handles import generic_activation_jit
 
     handle = generic_activation_jit("conv")
-    activation_count._DEFAULT_SUPPORTED_OPS["convt::conv_transpose2d"] = handle
+    activation_count._DEFAULT_SUPPORTED_OPS.update(dict.fromkeys(ops.NAMES, handle))
 
 
 def _count_as_torchs(table: dict[Any, Any]) -> None:

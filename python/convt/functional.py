@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -56,6 +57,11 @@ def conv_transpose2d(
         TypeError, RuntimeError: where torch raises them, naming argument, expected and got.
         ValueError: an unknown precision.
     """
+    if precision is None and is_torchs_alone(input):
+        numbers = stride, padding, output_padding, groups, dilation
+        y = _at_once(F.conv_transpose2d, input, weight, bias, numbers)
+        if y is not None:
+            return y
     _check_tensors(weight, bias, 2)
     geometry = geometry_of(stride, padding, output_padding, dilation, groups)
     wanted = switch_of(geometry) if precision is None else precision_value(precision)
@@ -89,6 +95,11 @@ def conv_transpose3d(
     Raises:
         As `conv_transpose2d`.
     """
+    if precision is None and is_torchs_alone(input):
+        numbers = stride, padding, output_padding, groups, dilation
+        y = _at_once(F.conv_transpose3d, input, weight, bias, numbers)
+        if y is not None:
+            return y
     _check_tensors(weight, bias, 3)
     geometry = geometry_of(stride, padding, output_padding, dilation, groups, 3)
     wanted = switch_of(geometry) if precision is None else precision_value(precision, 3)
@@ -174,6 +185,24 @@ def is_torchs_alone(input: Tensor) -> bool:
     return type(input) is Tensor and input.is_cpu and not _torch.is_traced()
 
 
+def _at_once(
+    torchs: Callable[..., Tensor],
+    input: Tensor,
+    weight: object,
+    bias: object,
+    numbers: tuple[Sizes, ...],
+) -> Tensor | None:
+    """ATen's answer before anything is parsed; None if something is wrong."""
+    if not isinstance(weight, Tensor) or not weight.is_cpu:
+        return None
+    if bias is not None and not (isinstance(bias, Tensor) and bias.is_cpu):
+        return None
+    try:
+        return torchs(input, weight, bias, *numbers)
+    except Exception:  # the long way says what is wrong
+        return None
+
+
 def _on_cpu(input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     try:
         return _aten(input, weight, bias, geometry)
@@ -215,7 +244,7 @@ def _unusual(
         input, weight, bias = autocast(input, weight, bias)
         done = torch.autocast(input.device.type, enabled=False)
     tensors = [tensor for tensor in (input, weight, bias) if tensor is not None]
-    if not input.is_floating_point():
+    if not input.is_floating_point() or input.is_nested:
         return _aten(input, weight, bias, geometry)  # torch's words, or its answer
     if (
         (_torch.is_watched() and (input.device.type != "cpu" or _torch.is_traced()))

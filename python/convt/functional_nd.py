@@ -39,7 +39,12 @@ def conv_transpose1d(
     """
     if precision is not None:
         functional.precision_value(precision)
-    if not isinstance(input, Tensor) or input.is_complex() or functional.is_torchs_alone(input):
+    if (
+        not isinstance(input, Tensor)
+        or input.is_complex()
+        or input.is_nested
+        or functional.is_torchs_alone(input)
+    ):
         return F.conv_transpose1d(
             input, weight, bias, stride, padding, output_padding, groups, dilation
         )

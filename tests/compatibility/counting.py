@@ -91,6 +91,7 @@ def profiled(side: Side):
 @row(COUNTED, "selective checkpointing that saves the layer's answer")
 def selective(side: Side):
     ops = {torch.ops.aten.convolution.default, torch.ops.convt.conv_transpose2d.default}
+    ops.add(torch.ops.convt.conv_transpose3d.default)
     kept = []
 
     def policy(context, op, *args, **kwargs):
