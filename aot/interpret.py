@@ -92,7 +92,7 @@ def prefetches(x: Any) -> Iterator[set[int]]:
         offsets = pointers.handle.data.astype(np.int64) - x.data_ptr()
         assert offsets.min() >= 0
         assert offsets.max() < x.nbytes
-        lines.update((offsets // 128).tolist())
+        lines.update((offsets // 128).ravel().tolist())
 
     with mock.patch.object(interpreter.tl, "inline_asm_elementwise", prefetch):
         yield lines

@@ -37,16 +37,16 @@ class SharedMemory:
         self.shape = [_integer(size) for size in shape]
 
     def positions(self) -> np.ndarray:
-        """The type of the elements. No kernel can tell how its shared memory is swizzled."""
-        if not isinstance(self.layout, gl.PaddedSharedLayout):
+        """Of the elements. No kernel can tell how its shared memory is swizzled."""
+        if not isinstance(self.layout, (gl.PaddedSharedLayout, gl.SharedLinearLayout)):
             return self.first + np.arange(np.prod(self.shape)).reshape(self.shape)
         position = np.zeros(self.shape, np.int64)
         index = np.indices(self.shape)
         for bit, basis in enumerate(self.layout.offset_bases):
-            dim = int(np.flatnonzero(basis)[0])
-            position |= (index[dim] // basis[dim] & 1) << bit
+            for dim in np.flatnonzero(basis):  # none: a bit that is 0 for all elements
+                position |= (index[dim] // basis[dim] & 1) << bit
         padded = self.first + position
-        for every, gap in self.layout.interval_padding_pairs:
+        for every, gap in getattr(self.layout, "interval_padding_pairs", ()):
             padded += position // every * gap
         return padded
 

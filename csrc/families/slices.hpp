@@ -31,7 +31,8 @@ inline double slices_us(const Problem& p, const Gpu& gpu, std::int64_t slices) {
 // the start of the workspace.
 inline void add_slices(Program& program, const Variant& variant, const Problem& p, const Gpu& gpu,
                        std::int64_t slices) {
-  const Variant& reduce = *find_variant("point_reduce", variant.math, p.layout, gpu);
+  const Math math = variant.math == Math::tf32 ? Math::fp32 : variant.math;
+  const Variant& reduce = *find_variant("point_reduce", math, p.layout, gpu);
   const std::int64_t elements = p.output_numel();
   const point_reduce::Arguments arguments(
       p, {.partial = Buffer{.role = Role::workspace}, .elements = elements, .slices = slices});
