@@ -151,8 +151,7 @@ for _name, _call in {
 REFUSED_ON_META = "torch tells a size; ours refuses operands of two devices, as it does on GPUs"
 
 
-@row(GROUP, "meta input, CPU weight", (1, 2), REFUSED_ON_META, unsupported=True)
-@row(GROUP, "meta input, CPU weight", (3,))
+@row(GROUP, "meta input, CPU weight", (1, 2, 3), REFUSED_ON_META, unsupported=True)
 def on_two_devices(side: Side):
     return side.layer()(side.images(device="meta"))
 
