@@ -453,7 +453,7 @@ def test_residues_with_a_tap_are_first(kernel, stride, dilation, residues):
 )  # fmt: skip
 def test_tiles_of_an_nhwc_program(change, dtype, tiles, why):
     layer = replace(HEADLINE, **{"padding": (0, 0), **change})
-    chosen = plan(layer, dtype=dtype, layout="nhwc")
+    chosen = plan_of("single_tap_nhwc", layer, dtype=dtype, layout="nhwc")
     assert chosen.arguments["tiles"] == tiles, why
 
 

@@ -36,15 +36,15 @@ double microseconds(const Config& config, const Problem& problem, const Gpu& gpu
   if (!vectors_fit(problem) || !weight_rows_fit(problem, t.block_in) || !offsets_fit(problem, t) ||
       programs(problem, t) > kInt32)
     return kNever;
-  const Math math = config.variant->math;
-  const double products = math == Math::fp32 ? 1.5 : 1.0;
-  const double depth = static_cast<double>(cdiv(problem.group_in(), t.block_in) * t.block_in);
+  // Of a program's 128 x 64 outputs: fitted on an H200. 32-bit operands are split into pieces.
+  const bool split = problem.dtype() == DType::f32;
+  const double depth =
+      static_cast<double>(problem.group_in()) * (config.variant->math == Math::fp32 ? 1.5 : 1.0);
   const double waves = static_cast<double>(cdiv(programs(problem, t), gpu.multiprocessors));
   const double size = product(t.block_pixels, t.block_out) / (128.0 * 64.0);
-  const double work = waves * (size * 64 + 32) * (products * depth + 64);
-  const double each = problem.dtype() == DType::f32 ? 1.06e-4 : 0.35e-4;
-  const double memory = 1.3 * memory_us(problem, gpu), time = clock_us(each * work, gpu);
-  return 4.5 + std::max(memory, time) + 0.15 * std::min(memory, time);
+  const double work = split ? std::max(waves * size * (2.9 + 0.022 * depth), 0.018 * depth)
+                            : waves * (1.5 * size + 0.002 * depth);
+  return 3.0 + std::max(1.1 * memory_us(problem, gpu), clock_us(work, gpu));
 }
 
 Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
