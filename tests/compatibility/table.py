@@ -18,11 +18,12 @@ both raise exceptions of the same type. The columns are ConvTranspose1d, 2d and 
 ATen computes for both: what is compared is everything around a kernel.
 
 With kernels (`python -m tests.compatibility --device cuda`; an H200 and torch 2.11, 2026-11-28,
-before three dimensions had kernels) the rows are the same but for these. A profiler and a function
-mode see `convt::conv_transpose2d`. Hooks of saved tensors see a 1-D layer's as images of height 1. torch 2.11 raises for the row of
-DTensors, and ours answers. Two answers (RMSprop in 1-D, a gradient penalty in 3-D) differ by what
-fp32 rounding becomes after optimiser steps or two derivatives. The rows that need other libraries
-were not run, and those of nested tensors not again since they were mended.
+before three dimensions had kernels) the rows are the same but for these. A profiler and a
+function mode see `convt::conv_transpose2d`. Hooks of saved tensors see a 1-D layer's as images of
+height 1. torch 2.11 raises for the row of DTensors, and ours answers. Two answers (RMSprop in
+1-D, a gradient penalty in 3-D) differ by what fp32 rounding becomes after optimiser steps or two
+derivatives. The rows that need other libraries were not run, and those of nested tensors not
+again since they were mended.
 
 This file is made by `python -m tests.compatibility`.
 """
