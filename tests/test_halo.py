@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from aot import interpret
+from aot.compile import inspect_cubin
 from convt import _C
 from convt.records import Layer
 from convt.tables import problem_of
@@ -107,3 +108,10 @@ def test_every_layer_is_answered_by_its_best_shape(why, layout):
     if name is None:
         pytest.skip("no shape serves it")
     check(name, LAYERS[why])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_products_run_while_the_next_are_prepared(name):
+    """The assembler makes each wait for the one before where it does not see through the code."""
+    sass = inspect_cubin("cuobjdump", "-sass", _C.image(name, 90, "cubin"))
+    assert sass.count("WARPGROUP.DEPBAR.LE gsb0, 0x0") == 1  # at the end of a tile
