@@ -323,6 +323,7 @@ def answer(family, layer, tensors, dtype="f32", products="fp32"):
     ("family", "channels", "kernel", "stride"),
     [
         ("phase", 16, 2, 1),
+        ("implicit_gemm", 16, 2, 1),
         ("pixel_shuffle", 48, 2, 2),
         ("pixel_shuffle_nhwc", 48, 2, 2),
         ("pixel_shuffle_shallow", 16, 2, 2),
@@ -346,6 +347,8 @@ NAN_LIKE_INFINITY = 0x7F800001  # its upper bits are infinity's
 EVERY_FAMILY = [
     ("phase", "fp32", Layer(1, 32, 8, (2, 4), (3, 3), (2, 2), (1, 1))),
     ("phase", "tf32", Layer(1, 32, 8, (2, 4), (3, 3), (2, 2), (1, 1))),
+    ("implicit_gemm", "fp32", Layer(1, 32, 8, (2, 4), (3, 3), (2, 2), (1, 1))),
+    ("implicit_gemm", "tf32", Layer(1, 32, 8, (2, 4), (3, 3), (2, 2), (1, 1))),
     ("pixel_shuffle", "fp32", Layer(1, 48, 8, (2, 4), (2, 2), (2, 2))),
     ("pixel_shuffle", "tf32", Layer(1, 48, 8, (2, 4), (2, 2), (2, 2))),
     ("pixel_shuffle_shallow", "fp32", Layer(1, 16, 8, (2, 4), (2, 2), (2, 2))),
@@ -381,10 +384,10 @@ def test_the_largest_number_stays_finite(family, products, layer, operand):
     assert_close(y, reference(x, weight, None, layer), "f32", products)
 
 
-@pytest.mark.parametrize("family", ["phase", "pixel_shuffle"])
+@pytest.mark.parametrize("family", ["phase", "implicit_gemm", "pixel_shuffle"])
 def test_sums_of_many_products_are_rounded_as_fp32s(family):
     """Tensor cores truncate whatever they add to: all of one sign, the error would grow."""
-    several = family == "phase"
+    several = family != "pixel_shuffle"
     geometry = ((4, 4), (2, 2), (1, 1)) if several else ((2, 2), (2, 2))
     layer = Layer(1, 128 if several else 512, 8, (1, 8), *geometry)
     x = torch.rand(1, layer.in_channels, *layer.size)
@@ -414,6 +417,9 @@ def test_outputs_without_a_tap_are_bias_whatever_the_input(dtype, layout):
         ("phase", "f32", "fp32", Layer(2, 8, 16, (3, 9), (3, 3), (2, 2), (1, 1), (1, 1))),
         ("phase", "f32", "tf32", Layer(2, 8, 16, (3, 9), (3, 3), (2, 2), (1, 1), (1, 1))),
         ("phase", "f16", "native", Layer(2, 8, 16, (3, 9), (3, 3), (2, 2), (1, 1), (1, 1))),
+        ("implicit_gemm", "f32", "fp32", Layer(2, 8, 16, (3, 9), (3, 3), (2, 2), (1, 1), (1, 1))),
+        ("implicit_gemm", "f32", "tf32", Layer(2, 8, 16, (3, 9), (3, 3), (2, 2), (1, 1), (1, 1))),
+        ("implicit_gemm", "f16", "native", Layer(2, 8, 16, (3, 9), (3, 3), (2, 2), (1, 1), (1, 1))),
         ("pixel_shuffle", "f32", "fp32", Layer(1, 48, 16, (4, 9), (2, 2), (2, 2))),
         ("pixel_shuffle", "f32", "tf32", Layer(1, 48, 16, (4, 9), (2, 2), (2, 2))),
         ("pixel_shuffle", "f16", "native", Layer(1, 48, 16, (4, 9), (2, 2), (2, 2))),
@@ -450,6 +456,7 @@ def test_infinite_and_nan_operands(family, dtype, products, layer):
         ("single_tap_nchw", 3),
         ("single_tap_nhwc", 3),
         ("phase", 1),
+        ("implicit_gemm", 1),
     ],
 )
 def test_fp32_is_as_accurate_as_each_output_asks(family, stride):

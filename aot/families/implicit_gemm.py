@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from aot.variants import Variant, lanes
 
 TRITON_NAMES = {"fp32": "fp32", "tf32": "fp32", "f16": "fp16", "bf16": "bf16"}
-
-
+ARCHS = (80, 86, 89, 120)  # where tensor cores take operands from registers
 DIVISORS = (
     "by_tiles", "by_groups", "by_stride_d", "by_stride_h", "by_stride_w", "by_d", "by_h", "by_w",
 )  # fmt: skip
@@ -23,7 +22,23 @@ class Shape:
     fold: int = 0  # nchw: columns of a channel
     vectors: bool = True  # nhwc: whether output channels are whole vectors
 
+    def label(self, depth: int) -> str:
+        kind = f"_f{self.fold}" if self.fold else "" if self.vectors else "_scalar"
+        return f"{self.pixels}x{self.columns}x{depth}_w{self.warps}{kind}"
 
+
+HALVES = (
+    Shape(128, 128, 64, 4, 4),
+    Shape(128, 64, 64, 4, 5),
+    Shape(64, 64, 128, 4, 4),
+    Shape(64, 64, 128, 4, 4, vectors=False),
+    Shape(128, 128, 64, 4, 4, 1),
+    Shape(64, 64, 128, 4, 4, 1),
+    Shape(128, 128, 64, 4, 4, 2),
+    Shape(128, 64, 64, 4, 5, 2),
+    Shape(128, 128, 64, 4, 4, 4),
+    Shape(128, 128, 64, 4, 4, 8),
+)
 SHAPES = {
     "fp32": (
         Shape(128, 64, 64, 8, 4),
@@ -52,18 +67,8 @@ SHAPES = {
         Shape(128, 128, 64, 4, 4, 4),
         Shape(128, 128, 64, 4, 4, 8),
     ),
-    "f16": (
-        Shape(128, 128, 64, 4, 4),
-        Shape(128, 64, 64, 4, 5),
-        Shape(64, 64, 128, 4, 4),
-        Shape(64, 64, 128, 4, 4, vectors=False),
-        Shape(128, 128, 64, 4, 4, 1),
-        Shape(64, 64, 128, 4, 4, 1),
-        Shape(128, 128, 64, 4, 4, 2),
-        Shape(128, 64, 64, 4, 5, 2),
-        Shape(128, 128, 64, 4, 4, 4),
-        Shape(128, 128, 64, 4, 4, 8),
-    ),
+    "f16": HALVES,
+    "bf16": HALVES,
 }
 
 
@@ -77,13 +82,10 @@ def variants() -> Iterator[Variant]:
 
 
 def variant(math: str, shape: Shape) -> Variant:
-    fold = f"_f{shape.fold}" if shape.fold else ""
     vector = lanes(math)
     depth = shape.depth * vector // 16
-    layout = "nchw" if shape.fold else "nhwc"
-    sizes = f"{shape.pixels}x{shape.columns}x{depth}"
     return Variant(
-        "implicit_gemm", math, layout, f"{sizes}_w{shape.warps}s{shape.stages}{fold}{'' if shape.vectors else '_scalar'}", weight="torch",
+        "implicit_gemm", math, "nchw" if shape.fold else "nhwc", shape.label(depth), weight="torch",
         warps=shape.warps, stages=shape.stages,
         constants={
             "y_w" if shape.fold else "y_c": 1,
@@ -96,9 +98,10 @@ def variant(math: str, shape: Shape) -> Variant:
             **dict.fromkeys(("slice_size", *DIVISORS), "i64"),
         },
         divisors={
-            "inputs": 16, "columns": 16, "y": 16, "bias": 16, "phase_size": 16, "tap_size": 16,
+            **dict.fromkeys(("bias", "y", "inputs", "columns", "phase_size", "tap_size"), 16),
             **dict.fromkeys(("x_n", "x_d", "x_h", "x_w", "row"), vector),
         },
+        archs=ARCHS,
     )  # fmt: skip
 
 
@@ -114,4 +117,5 @@ def prepare(math: str, layout: str) -> Variant:
         },
         types=dict.fromkeys(("turned", "packed"), f"*{TRITON_NAMES[math]}"),
         divisors={"turned": 16, "packed": 16, "row": vector},
+        archs=ARCHS,
     )  # fmt: skip

@@ -80,7 +80,7 @@ def _sum(pixels, weights, steps, place, PRECISION: tl.constexpr, BLOCK_IN: tl.co
     times something.
     """
     inputs, row, x_pixel, axis_d, axis_h, axis_w = pixels
-    i_d, in_d, count_d, shift_d, x_d = axis_d
+    i_d, in_d, _count_d, shift_d, x_d = axis_d
     i_h, in_h, count_h, shift_h, x_h = axis_h
     i_w, in_w, count_w, shift_w, x_w = axis_w
     columns, w_column, w_block, w_low, taps_h, taps_w, tap_size = weights
@@ -371,10 +371,7 @@ def implicit_gemm(
             few = first + tl.arange(0, FEW)
             some = (columns, few[:, None] * BLOCK_IN, w_block, w_low, taps_h, taps_w, tap_size)
             few += first_column
-            if FOLD == 0:
-                few = few // group_out
-            else:
-                few = few % FOLD
+            few = few // group_out if FOLD == 0 else few % FOLD
             places = (few, fold, step_w, folded_w)
             total = _sum(pixels, some, steps, places, PRECISION, BLOCK_IN, True)
             _store(total, first_column + first, first_pixel, output, FOLD, VECTORS)

@@ -1,9 +1,9 @@
 // Shared by the two families for few channels a group; see aot/kernels/taps.py.
 #pragma once
 
-#include <bit>
 #include <numeric>
 
+#include "families/divisor.hpp"
 #include "families/family.hpp"
 
 namespace convt::depthwise {
@@ -18,13 +18,6 @@ inline const char* unsupported(const Problem& problem, Layout layout) noexcept {
   if (std::max({problem.d.stride, problem.h.stride, problem.w.stride}) > 32768)
     return "a stride is over 32768";
   return too_large(problem);
-}
-
-// The argument of the kernels' `divided`: n // d is a product and a shift, for 0 <= n < 2^31.
-inline std::int64_t divisor(std::int64_t d) noexcept {
-  const int log2 = std::bit_width(static_cast<std::uint64_t>(d - 1));  // rounded up
-  const std::uint64_t magic = static_cast<std::uint64_t>(cdiv(std::int64_t{1} << (31 + log2), d));
-  return static_cast<std::int64_t>(magic << 32 | static_cast<std::uint64_t>(log2));
 }
 
 // How a program walks along an axis. Outputs that lie one dilation apart share inputs: a program

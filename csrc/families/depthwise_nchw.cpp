@@ -84,10 +84,10 @@ Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
                 .programs = programs,
                 .programs_w = of.programs_w,
                 .programs_h = of.programs_h,
-                .by_programs = depthwise::divisor(programs),
-                .by_programs_w = depthwise::divisor(of.programs_w),
-                .by_programs_h = depthwise::divisor(of.programs_h),
-                .by_channels = depthwise::divisor(problem.out_channels)});
+                .by_programs = divisor(programs),
+                .by_programs_w = divisor(of.programs_w),
+                .by_programs_h = divisor(of.programs_h),
+                .by_channels = divisor(problem.out_channels)});
   return one_launch(config, gpu, grid_of(programs * planes, problem.d.out()), arguments);
 }
 

@@ -100,10 +100,10 @@ Program program(const Config& config, const Problem& problem, const Gpu& gpu) {
                                       .programs_h = s.of.programs_h,
                                       .kept_d = lasting ? depth : 1,
                                       .lasting = lasting,
-                                      .by_programs = depthwise::divisor(s.programs),
-                                      .by_programs_w = depthwise::divisor(s.of.programs_w),
-                                      .by_programs_h = depthwise::divisor(s.of.programs_h),
-                                      .by_kernel_w = depthwise::divisor(problem.w.kernel)});
+                                      .by_programs = divisor(s.programs),
+                                      .by_programs_w = divisor(s.of.programs_w),
+                                      .by_programs_h = divisor(s.of.programs_h),
+                                      .by_kernel_w = divisor(problem.w.kernel)});
   return one_launch(config, gpu, grid_of(s.programs * s.images, s.channel_tiles), arguments);
 }
 

@@ -8,7 +8,7 @@
 
 namespace convt {
 
-// For `divided`: n // d as a product and a shift, of 0 <= n < 2^31.
+// The argument of the kernels' `divided`: n // d is a product and a shift, for 0 <= n < 2^31.
 inline std::int64_t divisor(std::int64_t d) noexcept {
   const int log2 = std::bit_width(static_cast<std::uint64_t>(d - 1));  // rounded up
   const std::uint64_t magic = static_cast<std::uint64_t>(cdiv(std::int64_t{1} << (31 + log2), d));
