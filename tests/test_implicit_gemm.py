@@ -1,13 +1,12 @@
 """The general product of tensor cores in Triton's interpreter: variants, knobs, three axes."""
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convt import _C
 from tests.planning import Layer, gpu, plan_of_family, volume
-from tests.test_kernels import VARIANTS, check, run
+from tests.test_kernels import VARIANTS, check
 
 ARCHS = [89, 86, 80, 120]
 ARCH = next((arch for arch in ARCHS if arch in _C.architectures("cubin")), None)
@@ -61,7 +60,7 @@ def test_few_programs_share_sums():
 
 def test_columns_are_not_folded_where_there_is_one_phase():
     layer = Layer(1, 16, 16, (4, 4), (3, 3))
-    name = next(name for name in MINE if name.endswith("_f2"))
+    name = next(name for name in MINE if name.endswith("_f2") and "_fp32_" in name)
     with pytest.raises(_C.InvalidArgument, match="settings do not suit"):
         plan_with(layer, name)
 
@@ -117,7 +116,4 @@ def test_input_that_does_not_lie_on_16_bytes_is_copied():
         prepare, product = chosen.steps
         assert (prepare["arguments"]["turns"] > 0) == (not aligned)
         assert product["addresses"]["inputs"][0] == ("input" if aligned else "workspace")
-    x = torch.randn(2, 16, 3, 4).half()
-    weight = torch.randn(16, 8, 3, 3).half()
-    y = run(chosen, "nhwc", x, weight, None, (2, 8, 5, 7), torch.float16, 7.0)
-    assert y.isfinite().all()
+        check(layer, "f16", "fp32", "nhwc", chosen=chosen)

@@ -59,7 +59,9 @@ def test_layers_with_at_most_one_tap_per_output_have_kernels_of_their_own(
     )
     family = VARIANTS[plan(layer, layout=layout).variant]["family"]
     wide_kernel = kernel == 16 and layout == "nchw"
-    expected = f"single_tap_{layout}" if single and not wide_kernel else "phase"
+    several_taps = kernel > stride // math.gcd(stride, dilation)
+    general = "implicit_gemm" if several_taps else "phase"
+    expected = f"single_tap_{layout}" if single and not wide_kernel else general
     if layout == "nhwc" and (kernel, stride) == (3, 3):  # every output has one tap
         expected = "pixel_shuffle_nhwc"
     assert family == expected
@@ -74,7 +76,7 @@ def test_layers_with_at_most_one_tap_per_output_have_kernels_of_their_own(
         ({"kernel": (2, 3), "stride": (2, 3)}, "single_tap_nchw"),
         ({"padding": (0, 1)}, "single_tap_nchw"),
         ({"output_padding": (1, 0)}, "single_tap_nchw"),
-        ({"dilation": (1, 2)}, "phase"),  # two taps
+        ({"dilation": (1, 2)}, "implicit_gemm"),  # two taps
         ({"stride": (2, 3)}, "single_tap_nchw"),
     ],
 )
@@ -279,15 +281,20 @@ def test_what_no_kernel_serves_goes_to_aten_with_the_reason(layer, problem, reas
 
 
 def test_vectors_need_aligned_tensors_and_channels():
+    def aligned(layer, dtype="f32", aligned=True):
+        problem = layer.problem(dtype, "fp32", "nhwc", aligned)
+        chosen = plan_of_family("phase", problem, gpu(ARCH))
+        return VARIANTS[chosen.variant]["traits"]["aligned"]
+
     layer = Layer(2, 64, 64, (32, 32))
-    assert VARIANTS[plan(layer, layout="nhwc").variant]["traits"]["aligned"]
-    assert not VARIANTS[plan(layer, layout="nhwc", aligned=False).variant]["traits"]["aligned"]
+    assert aligned(layer)
+    assert not aligned(layer, aligned=False)
     odd = replace(layer, in_channels=66, out_channels=66)
-    assert not VARIANTS[plan(odd, layout="nhwc").variant]["traits"]["aligned"]
+    assert not aligned(odd)
     # Eight fp16 lanes in a group: 64 channels in 16 groups have four.
     grouped = replace(layer, groups=16)
-    assert not VARIANTS[plan(grouped, layout="nhwc", dtype="f16").variant]["traits"]["aligned"]
-    assert VARIANTS[plan(grouped, layout="nhwc", dtype="f32").variant]["traits"]["aligned"]
+    assert not aligned(grouped, "f16")
+    assert aligned(grouped)
 
 
 def test_offsets_are_64_bit_only_where_an_image_needs_them():

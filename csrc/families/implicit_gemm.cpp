@@ -110,6 +110,8 @@ bool fits(const Layer& l, const Problem& p) noexcept {
 
 const char* unsupported(const Problem& p) noexcept {
   if (std::max({p.d.stride, p.h.stride, p.w.stride}) > 32768) return "a stride is over 32768";
+  if (p.d.has_one_tap() && p.h.has_one_tap() && p.w.has_one_tap())
+    return "outputs have one tap at most";
   return too_large(p);
 }
 
