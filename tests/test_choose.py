@@ -57,7 +57,7 @@ def test_aten_answers_where_it_is_modelled_to_be_quicker():
     assert plan.reason == "no kernel is modelled to be surely quicker"
     assert repr(plan).startswith("ATen: no kernel is modelled to be surely quicker")
     assert "aten " in repr(plan)
-    assert "phase_f16" in repr(plan)
+    assert "implicit_gemm_f16" in repr(plan)
 
 
 def test_aten_which_may_use_tf32_never_answers_for_fp32_products():
