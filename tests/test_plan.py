@@ -98,8 +98,8 @@ SHALLOW = Layer(16, 32, 64, (64, 128), (4, 4), (4, 4), why="k4s4, 1024 tiles of 
         ({}, "f16", "pixel_shuffle_shallow"),
         ({"in_channels": 33}, "f32", "pixel_shuffle"),  # more than a program holds
         ({"kernel": (4, 1), "stride": (4, 1)}, "f32", "pixel_shuffle"),
-        ({"size": (63, 127)}, "f32", "pixel_shuffle_shallow"),
-        ({"size": (63, 127)}, "f16", "pixel_shuffle"),  # no 16-byte vectors of pixels
+        ({"size": (63, 124)}, "f32", "pixel_shuffle_shallow"),
+        ({"size": (63, 127)}, "f32", "pixel_shuffle"),  # no 16-byte vectors of pixels
         ({"batch": 1, "size": (8, 16)}, "f32", "pixel_shuffle_shallow"),
         ({"batch": 1, "size": (8, 16)}, "f16", "pixel_shuffle"),  # too little to stay for
     ],
@@ -112,7 +112,7 @@ def test_what_a_shallow_pixel_shuffle_serves(change, dtype, family):
 @given(
     batch=st.integers(1, 64),
     out_channels=st.integers(1, 300),
-    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    size=st.tuples(st.integers(1, 300), st.integers(1, 75).map(lambda quads: 4 * quads)),
     kernel_h=st.integers(1, 9),
     groups=st.sampled_from([1, 2]),
 )

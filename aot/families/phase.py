@@ -8,18 +8,13 @@ from aot.variants import Variant
 
 def variants() -> Iterator[Variant]:
     for math in ("fp32", "tf32", "f16", "bf16"):
-        # fp32 tensors are split or converted in registers: smaller tiles, or they spill.
-        if math in ("fp32", "tf32"):
-            into = 16 if math == "fp32" else 32
-            large, medium = (Tile(128, 64, into), 8), (Tile(64, 32, 16), 4)
-        else:
-            large, medium = (Tile(128, 128, 32), 8), (Tile(64, 64, 32), 4)
-        narrow = (Tile(128, 16, 16), 4)
+        # fp32 tensors are split or converted in registers: a smaller tile, or they spill.
+        tile = Tile(64, 32, 16) if math in ("fp32", "tf32") else Tile(64, 64, 32)
         for layout in ("nchw", "nhwc"):
-            for tile, warps in (large, medium):
-                yield _variant(math, layout, tile, warps, aligned=True)
-            for tile, warps in (medium, narrow):
-                yield _variant(math, layout, tile, warps)
+            yield _variant(math, layout, tile, 4)
+            if math == "fp32":  # which halo does not multiply as
+                yield _variant(math, layout, tile, 4, aligned=True)
+                yield _variant(math, layout, Tile(128, 64, 16), 8, aligned=True)
             if math != "tf32":  # fp32's serves it too
                 yield _variant(math, layout, Tile(64, 32, 16), 4, wide=True)
 

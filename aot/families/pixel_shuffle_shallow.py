@@ -12,8 +12,6 @@ def variants() -> Iterator[Variant]:
         # Neighbouring pixels that a thread has; fp32's pieces need registers, hence half.
         pixels = 2 if math == "fp32" else 4
         yield _variant(math, stride, min(lanes(math), pixels * stride), aligned=True)
-        if math == "fp32":  # 16-bit numbers cannot be copied asynchronously one by one
-            yield _variant(math, stride, min(lanes(math), stride), aligned=False)
 
 
 def _variant(math: str, stride: int, vector: int, *, aligned: bool) -> Variant:

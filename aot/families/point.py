@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from aot.variants import Variant
 
 # Images and columns of a program, and input channels of a step.
-TILES = ((1, 128, 16), (16, 128, 8), (32, 128, 8))
+TILES = ((1, 128, 16), (32, 128, 8))
 
 
 def variants() -> Iterator[Variant]:

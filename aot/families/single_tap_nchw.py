@@ -14,16 +14,21 @@ WIDE_IMAGES = {
 NARROW_IMAGES = {(2, 2): (128, 128), (4, 4): (128, 128), (5, 3): (64, 128)}
 IMAGES = ((Tile(128, 8, 32), WIDE_IMAGES), (Tile(64, 8, 64), NARROW_IMAGES))
 
-# Pixels copied at once: four bytes, the least that can be copied asynchronously. 0: not so copied.
-# And outputs stored whole: a sector; or half of one, which planes of half as many channels share.
-INPUT_AND_OUTPUT = {"fp32": ((1, 8),), "f16": ((2, 16), (0, 8)), "bf16": ((2, 16), (0, 8))}
+# Pixels copied at once: four bytes, the least that can be copied asynchronously. And outputs stored
+# whole: a sector.
+INPUT_AND_OUTPUT = {"fp32": (1, 8), "f16": (2, 16), "bf16": (2, 16)}
+# Not copied so, and half a sector, which planes of half as many channels share: odd rows of fp16.
+ODD_ROWS = (0, 8)
 
 
 def variants() -> Iterator[Variant]:
     for math in ACCURATE_MATHS:
         for tile, images in IMAGES:
+            forms = [INPUT_AND_OUTPUT[math]]
+            if math == "f16" and images is WIDE_IMAGES:
+                forms.append(ODD_ROWS)
             for (stride, taps), (gap, columns) in images.items():
-                for copied, sector in INPUT_AND_OUTPUT[math]:
+                for copied, sector in forms:
                     sizes = {"GAP": gap, "COLUMNS": columns, "COPIED": copied,
                              **tile.constants(math), "WARPS": 4, "STRIDE": stride,
                              "TAPS": taps, "SECTOR": sector}  # fmt: skip
