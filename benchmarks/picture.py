@@ -1,7 +1,7 @@
 """Draw the zoo's layers by speed-up over ATen, sorted, a colour a family: docs/zoo_h200.png.
 
 pip install matplotlib
-python -m benchmarks.picture benchmarks/results/zoo_h200.json docs/zoo_h200.png
+python -m benchmarks.picture benchmarks/results/zoo_recorded_h200.json docs/zoo_h200.png
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def family(variant: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, help="what benchmarks.zoo has written")
+    parser.add_argument(
+        "results", type=Path, help="what benchmarks.recorded or benchmarks.zoo has written"
+    )
     parser.add_argument("picture", type=Path, help="PNG file to write")
     arguments = parser.parse_args()
     document = json.loads(arguments.results.read_text())
@@ -31,7 +33,7 @@ def main() -> None:
     names = sorted(
         {family(row["variant"]) for row in rows}, key=lambda name: (name == "ATen", name)
     )
-    colours = dict(zip(names, plt.get_cmap("tab10").colors, strict=False)) | {"ATen": "lightgrey"}
+    colours = dict(zip(names, plt.get_cmap("tab20").colors, strict=False)) | {"ATen": "lightgrey"}
     figure, axes = plt.subplots(2, 1, figsize=(11, 6.5), sharey=True, layout="constrained")
     for axis, layout, title in zip(axes, ("nchw", "nhwc"), ("NCHW", "channels_last"), strict=True):
         bars = sorted(

@@ -186,7 +186,7 @@ write_atomically(Path({str(file)!r}), b"new")
 def test_an_unfit_kernel_stops_the_build_with_its_name_and_the_reason(
     tmp_path, tile, warps, stages, message
 ):
-    plain = next(v for v in all_variants() if v.name.startswith("phase_f16_nhwc_128x128"))
+    plain = next(v for v in all_variants() if v.name.startswith("pixel_shuffle_nhwc_f16_64x64"))
     sizes = dict(zip(("BLOCK_PIXELS", "BLOCK_OUT", "BLOCK_IN"), tile, strict=True))
     bad = replace(plain, constants={**plain.constants, **sizes}, warps=warps, stages=stages)
     code = (

@@ -26,7 +26,7 @@ VOLUMES = [
     volume(1, (48, 16), (3, 2, 4), (2, 2, 2), (2, 2, 2), why="k2s2, several steps"),
     volume(2, (16, 8), (3, 4, 6), (1, 2, 2), (1, 2, 2), bias=True, why="slices stay as they are"),
     volume(1, (24, 8), (2, 3, 4), (2, 4, 4), (2, 4, 4), bias=True, why="k2x4x4"),
-    volume(1, (8, 8), (2, 3, 5), (3, 1, 1), (3, 1, 1), why="only the depth grows"),
+    volume(1, (8, 8), (2, 3, 5), (3, 1, 2), (3, 1, 2), why="the height stays"),
     volume(2, (24, 16), (2, 3, 4), (2, 3, 2), (2, 3, 2), groups=2, bias=True, why="groups"),
     volume(1, (4, 12), (2, 2, 70), (2, 3, 5), (2, 3, 5), bias=True, why="tiles of rows"),
     volume(2, (16, 8), (2, 3, 5), (2, 2, 3), (2, 3, 4), padding=(0, 1, 2), bias=True,
@@ -52,7 +52,8 @@ def test_16_bit_values(layer, dtype, layout):
     check(layer, dtype, layout=layout)
 
 
-@settings(deadline=None, max_examples=12)
+@pytest.mark.slow  # the interpreter takes a minute a layer
+@settings(deadline=None, max_examples=4)
 @given(st.data())
 def test_any_blocks(data):
     """kernel == stride along the depth; whatever has one tap along the other axes."""
@@ -66,8 +67,8 @@ def test_any_blocks(data):
     size, kernel, stride, padding = zip(axis(1, True), axis(3, False), axis(12, False), strict=True)
     groups = data.draw(st.integers(1, 2))
     layer = volume(
-        data.draw(st.integers(1, 3)),
-        (4 * groups * data.draw(st.integers(1, 5)), 4 * groups * data.draw(st.integers(1, 5))),
+        data.draw(st.integers(1, 2)),
+        (4 * groups * data.draw(st.integers(1, 3)), 4 * groups * data.draw(st.integers(1, 3))),
         size, kernel, stride, padding=padding, groups=groups, bias=data.draw(st.booleans()),
     )  # fmt: skip
     layout = data.draw(st.sampled_from(["nchw", "nhwc"]))

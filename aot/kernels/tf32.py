@@ -22,8 +22,10 @@ def nearest_tf32(value):
 def tf32_parts(value):
     """(nearest TF32 number, what is left of `value`, 0 if that is not finite).
 
-    Of the four products of two such pairs, three make fp32's to 2^-22.
+    Of the four products of two such pairs, three make fp32's to 2^-22. What is left of a number
+    beyond the largest of TF32 is truncated: rounded up, the sum of both would be infinite.
     """
     high = nearest_tf32(value)
     rest = tl.where(tl.abs(value) < float("inf"), value - high, 0.0)
-    return high, (rest.to(tl.uint32, bitcast=True) + 0x1000).to(tl.float32, bitcast=True)
+    rounded = (rest.to(tl.uint32, bitcast=True) + 0x1000).to(tl.float32, bitcast=True)
+    return high, tl.where(tl.abs(value) <= _LARGEST, rounded, rest)

@@ -133,8 +133,9 @@ QUESTIONS = (
 allows_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-# Within it torch's switches may be set after torch.backends.disable_global_flags() too.
-_settable: Any = private("backends.__allow_nonbracketed_mutation", contextlib.nullcontext)
+# Within it torch's switches may be set after torch.backends.disable_global_flags() too. Not in
+# PRIVATE_NAMES: torch's own switches need it.
+_settable: Any = getattr(torch.backends, "__allow_nonbracketed_mutation", contextlib.nullcontext)
 
 
 class _Fp32Scope:
