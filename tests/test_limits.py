@@ -15,7 +15,7 @@ from tests.planning import variants
 
 ROOT = Path(__file__).parent.parent
 
-IMAGES = 200  # cubins of an architecture; the aim is 200: cut what never wins in aot/tuned
+IMAGES = 200  # cubins of an architecture: cut what never wins in aot/tuned
 WHEEL_BYTES = 10e6  # of a wheel for two architectures, and half of it for each further one
 BUILD_MINUTES = 15  # for two architectures on two cores, with nothing compiled before
 

@@ -3,18 +3,15 @@
 import triton
 import triton.language as tl
 
+from aot.kernels.precision import _round_tf32
+
 _LARGEST = tl.constexpr(3.4011621342146535e38)  # of TF32
 
 
 @triton.jit
 def nearest_tf32(value):
-    """The nearest TF32 number, as an fp32.
-
-    Not beyond the largest, which would be infinity; and a NaN is made one with its upper bits.
-    """
-    below_one: tl.constexpr = 1 - 2.0**-23
-    rounded = (value.to(tl.uint32, bitcast=True) + 0x1000).to(tl.float32, bitcast=True)
-    rounded = tl.where(tl.abs(value) <= _LARGEST, rounded, value * below_one)
+    """The nearest TF32 number, as an fp32: what a tensor core would truncate, truncated."""
+    rounded = _round_tf32(value)
     return (rounded.to(tl.uint32, bitcast=True) & 0xFFFFE000).to(tl.float32, bitcast=True)
 
 
